@@ -15,9 +15,10 @@ import pytest
 from aiohttp import web
 from tests.adapters.conftest import Client, Serve, ServeRaw
 
+from nemo_evaluator.adapters.context import Ends
 from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.proxy import RunningProxy, Upstream, running_proxy
-from nemo_evaluator.adapters.server import HarnessServer
+from nemo_evaluator.adapters.server import HarnessServer, ServedRoute
 from nemo_evaluator.adapters.stats import StatsRecorder
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.testing import FakeEndpoint
@@ -264,7 +265,8 @@ def test_a_fault_of_the_proxy_is_an_answer_and_one_line_without_secrets(caplog: 
     upstream, stats = Upstream("http://127.0.0.1:9/v1/chat/completions"), StatsRecorder()
 
     async def ask() -> bytes:
-        protocols = HarnessServer(upstream, chain, token="t", stats=stats).protocol_factory()
+        route = ServedRoute(token="t", name="model", upstream=upstream, chain=chain, stats=stats)
+        protocols = HarnessServer([route], ends=Ends()).protocol_factory()
         async with await asyncio.get_running_loop().create_server(protocols, "127.0.0.1", 0) as server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             head = "POST /t/v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2"

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from nemo_evaluator.adapters.answers import AnswerObserver
+from nemo_evaluator.adapters.exchange import Exchange
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.messages import DECODABLE, Request, Response, end_to_end
 from nemo_evaluator.adapters.redaction import redact_text, secrets_of
@@ -38,8 +39,9 @@ class Endpoint:
     by chunk.
     """
 
-    def __init__(self, upstream: Upstream, stats: StatsRecorder) -> None:
+    def __init__(self, upstream: Upstream, stats: StatsRecorder, *, authorization: str | None = None) -> None:
         self.upstream = upstream
+        self.authorization = authorization or upstream.basic_authorization
         self.stats = stats
         self._session: aiohttp.ClientSession | None = None
         self._connections: Connections | None = None
@@ -82,6 +84,8 @@ class Endpoint:
             UpstreamFailure: no connection, no complete answer, or no answer in time.
         """
         started = time.monotonic()
+        if request.is_counted:
+            self.stats.sent()
         try:
             answer = await self._send(request)
         except _failures() as error:
@@ -89,7 +93,12 @@ class Endpoint:
         headers = end_to_end(answer.headers.items())
         body = AnswerBody(self, request, answer, started=started)
         response = Response(
-            answer.status, headers, body, reason=answer.reason or "", limit=self.upstream.max_response_bytes
+            answer.status,
+            headers,
+            body,
+            reason=answer.reason or "",
+            limit=self.upstream.max_response_bytes,
+            exchange=body.exchange,
         )
         # An empty body has arrived with its headers: it must be counted before the harness has those.
         if response.is_json or answer.content_length == 0:
@@ -104,8 +113,8 @@ class Endpoint:
             raise RuntimeError("the endpoint is used outside of its `async with` block")
         headers = end_to_end(request.headers.items(), drop=_DROPPED)
         headers["Accept-Encoding"] = _readable_codings(request.headers.getall("Accept-Encoding", []))
-        if self.upstream.basic_authorization is not None:
-            headers["Authorization"] = self.upstream.basic_authorization
+        if self.authorization is not None:
+            headers["Authorization"] = self.authorization
         # aiohttp would send a large `bytes` in one piece, and warns about it.
         body: bytes | io.BytesIO | None = io.BytesIO(request.body) if len(request.body) > _LARGE_BODY else request.body
         try:
@@ -169,6 +178,8 @@ class AnswerBody:
         )
         self._is_over = False
         self._is_counted = False
+        self.exchange = Exchange(answer.status, sent=len(request.body))
+        self._chunks: list[bytes] = []
 
     @property
     def is_complete(self) -> bool:
@@ -193,7 +204,9 @@ class AnswerBody:
         except _failures() as error:
             self._is_over = True
             self._answer.close()
-            raise self._endpoint.failure(self._request, error) from error
+            failure = self._endpoint.failure(self._request, error)
+            self.exchange.end(str(failure))
+            raise failure from error
         if not chunk:
             self._is_over = True
             raise StopAsyncIteration
@@ -204,6 +217,7 @@ class AnswerBody:
         if not self._is_over:
             self._is_over = True
             self._answer.close()
+        self.exchange.end("the answer was not read to its end")
 
     def _watch(self, chunk: bytes) -> None:
         limit = self._endpoint.upstream.max_response_bytes
@@ -213,7 +227,11 @@ class AnswerBody:
         if self._is_counted:
             return
         if chunk:
+            if not self.exchange.first_byte_seconds:
+                self.exchange.first_byte_seconds = time.monotonic() - self._started
             self._observer.feed(chunk)
+            if self._request.is_counted:
+                self._chunks.append(chunk)
         is_end = not chunk or self._received == self._answer.content_length
         # Counted before the last bytes go on: who has them may read the statistics, or leave.
         if is_end or self._observer.is_done:
@@ -230,10 +248,16 @@ class AnswerBody:
         secrets = secrets_of(self._request.headers.items(), self._request.url)
         if status >= _FIRST_ERROR:
             error = redact_text(self._observer.error_text(), secrets)
-        self._request.flaw = None if flaw is None else redact_text(flaw, secrets)
+        exchange = self.exchange
+        exchange.flaw = None if flaw is None else redact_text(flaw, secrets)
+        exchange.facts = self._observer.facts
+        exchange.seconds = time.monotonic() - self._started
+        exchange.received = self._received
+        exchange.body = b"".join(self._chunks)
+        exchange.end()
         self._endpoint.stats.answered(
             status,
-            seconds=time.monotonic() - self._started,
+            seconds=exchange.seconds,
             sent=len(self._request.body),
             received=self._received,
             facts=self._observer.facts,

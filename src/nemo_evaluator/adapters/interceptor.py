@@ -4,13 +4,17 @@ An interceptor wraps the next one: it gets the request, may change it, calls `ca
 all: answering by itself is the short circuit), may change the response, and returns it. The order is that of the list.
 An exception fails that request, visibly: the harness gets a 500 whose JSON names the interceptor, and nothing goes on
 unmodified. Whoever calls `call_next` owns the response, and closes it when returning another one.
+
+A response may still be arriving when `call_next` returns it. An interceptor that needs its text waits for it
+(`await response.read()`) or wraps `response.body`; one that only wants to know how it ended asks its exchange
+(`response.exchange.when_over`), which holds nothing back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.messages import Request, Response
@@ -23,6 +27,15 @@ class Interceptor(Protocol):
 
     async def __call__(self, request: Request, call_next: CallNext, /) -> Response:
         """Answer `request`, usually with what `call_next(request)` returns."""
+        ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An interceptor that has something left to do when the run is over; it has a few seconds for it."""
+
+    async def close(self) -> None:
+        """Finish; no request is under way any more."""
         ...
 
 

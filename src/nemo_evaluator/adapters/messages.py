@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from multidict import CIMultiDict
 
 from nemo_evaluator.adapters.failures import UpstreamFailure
+from nemo_evaluator.adapters.json_text import exact_json, to_json
+
+if TYPE_CHECKING:
+    from nemo_evaluator.adapters.exchange import Exchange
+
+MODEL = "model"
+"""The name of the endpoint of the model under test; judges have others."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -54,21 +60,62 @@ class BodyStream(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Request:
-    """A request of the harness.
+    """A request of the harness on its way to an endpoint.
+
+    The body is bytes first. `json` reads it once for all interceptors; `replace_json` puts a document in its place,
+    which is written as bytes when somebody needs them: several changes cost one serialisation.
 
     Attributes:
-        url: where it goes.
-        body: what the harness sent, byte for byte.
-        flaw: why the endpoint's answer cannot be used although its status says success; None when it can.
+        method: such as `POST`.
+        url: where it goes, in full.
+        headers: as received, without those that concern one connection; interceptors may change them.
+        upstream: the name of the endpoint that it is for: `model`, or that of a judge.
+        id: unique within the run.
+        sample: which sample of the benchmark it is about, as the harness says (`X-Sample-Id`); None when it does not.
+        planned: how many samples the harness means to ask for (`X-Samples-Planned`); None when it does not say.
+        received_headers: the names in lower case of the headers that the harness sent, with their values.
     """
 
-    method: str
-    url: str
-    headers: CIMultiDict[str]
-    body: bytes
-    flaw: str | None = None
+    __slots__ = (
+        "_body", "_document", "_is_parsed", "headers", "id", "method", "planned", "received_headers", "sample",
+        "upstream", "url",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: CIMultiDict[str],
+        body: bytes,
+        *,
+        upstream: str = MODEL,
+        id: str = "",  # noqa: A002  the word for it
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.upstream = upstream
+        self.id = id
+        self.sample: str | None = None
+        self.planned: int | None = None
+        self.received_headers: dict[str, str] = {name.lower(): value for name, value in headers.items()}
+        self._body: bytes | None = body
+        self._document: Any = None
+        self._is_parsed = False
+
+    @property
+    def body(self) -> bytes:
+        """The body as it would be sent now: what the harness sent, byte for byte, unless something replaced it."""
+        if self._body is None:
+            self._body = to_json(self._document)
+        return self._body
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        self._body = body
+        self._document = None
+        self._is_parsed = False
 
     @property
     def is_counted(self) -> bool:
@@ -76,12 +123,15 @@ class Request:
         return self.method == "POST"
 
     def json(self) -> Any:
-        """The body as JSON.
+        """The body as JSON; all callers share it: whoever changes it hands it back by `replace_json`.
 
         Raises:
             ValueError: it is not JSON.
         """
-        return json.loads(self.body)
+        if not self._is_parsed:
+            self._document = exact_json(self.body)
+            self._is_parsed = True
+        return self._document
 
     def replace_json(self, document: Any) -> None:
         """Send `document` in place of the body.
@@ -89,19 +139,47 @@ class Request:
         Raises:
             ValueError: it holds a NaN or an infinity.
         """
-        self.body = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+        self._document = document
+        self._is_parsed = True
+        self._body = to_json(document)
         self.headers["Content-Type"] = "application/json"
 
 
-@dataclass(slots=True)
 class Response:
-    """A response on its way to the harness: `body` is as on the wire, `limit` bounds what it may unpack to (bytes)."""
+    """A response on its way to the harness.
 
-    status: int
-    headers: CIMultiDict[str]
-    body: bytes | BodyStream
-    reason: str = ""
-    limit: int = 64 * 1024 * 1024
+    Attributes:
+        status: such as 200.
+        headers: those of the endpoint that do not concern one connection; interceptors may change them.
+        body: as on the wire, whole or still arriving.
+        reason: the phrase after the status.
+        limit: most bytes that the body may unpack to.
+        exchange: what is known about the exchange that it comes from; None when an interceptor made it up.
+    """
+
+    __slots__ = ("body", "exchange", "headers", "limit", "reason", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: CIMultiDict[str],
+        body: bytes | BodyStream,
+        *,
+        reason: str = "",
+        limit: int = 64 * 1024 * 1024,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.reason = reason
+        self.limit = limit
+        self.exchange = exchange
+
+    @property
+    def flaw(self) -> str | None:
+        """Why it cannot be used although its status says success; None when it can, or is not complete yet."""
+        return None if self.exchange is None else self.exchange.flaw
 
     @property
     def is_event_stream(self) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.interceptor import Interceptor, NamedInterceptor
 from nemo_evaluator.adapters.interceptors import inactive
 from nemo_evaluator.adapters.interceptors.payload_modifier import PayloadModifier, PayloadModifierParameters
@@ -22,23 +23,40 @@ from nemo_evaluator.suggest import did_you_mean
 ENDPOINT = "endpoint"
 
 
+Stage = Literal["harness", "store", "transport"]
+"""Where a link stands. Those that change requests or answers for the harness are outermost. Then comes the store, which
+keeps what the endpoint sent, then those that decide how an endpoint is asked. Within a stage the order of the list
+counts."""
+
+STAGES: tuple[Stage, ...] = ("harness", "store", "transport")
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """An interceptor's parameters, and what makes it; `make` is None for those that do not act in this version."""
+    """An interceptor's parameters, what makes it, and where it stands.
+
+    `make` is None for those that are no links of their own: the endpoint, and what the proxy does in any case.
+    """
 
     parameters: type[Parameters]
-    make: Callable[[Any], Interceptor] | None = None
+    make: Callable[[Any, Context], Interceptor] | None = None
+    stage: Stage = "harness"
+
+
+def _plain(make: Callable[[Any], Interceptor]) -> Callable[[Any, Context], Interceptor]:
+    """For interceptors that need nothing but their parameters."""
+    return lambda parameters, _context: make(parameters)
 
 
 # In the order in which the flag form switches them on.
 BUILT_IN: dict[str, BuiltIn] = {
-    "system_message": BuiltIn(SystemMessageParameters, SystemMessage),
-    "payload_modifier": BuiltIn(PayloadModifierParameters, PayloadModifier),
+    "system_message": BuiltIn(SystemMessageParameters, _plain(SystemMessage)),
+    "payload_modifier": BuiltIn(PayloadModifierParameters, _plain(PayloadModifier)),
     "request_logging": BuiltIn(inactive.RequestLoggingParameters),
     "caching": BuiltIn(inactive.CachingParameters),
     "response_stats": BuiltIn(inactive.ResponseStatsParameters),
     "response_logging": BuiltIn(inactive.ResponseLoggingParameters),
-    "reasoning": BuiltIn(ReasoningParameters, Reasoning),
+    "reasoning": BuiltIn(ReasoningParameters, _plain(Reasoning)),
     "progress_tracking": BuiltIn(inactive.ProgressTrackingParameters),
     "raise_client_errors": BuiltIn(RaiseClientErrorsParameters, RaiseClientErrors),
     ENDPOINT: BuiltIn(Parameters),
@@ -92,16 +110,16 @@ def acts(entry: InterceptorConfig) -> bool:
     return entry.name in (ENDPOINT, ALWAYS_COUNTED) or BUILT_IN[entry.name].make is not None
 
 
-def build(chain: Iterable[InterceptorConfig]) -> list[NamedInterceptor]:
-    """The interceptors of `chain` that are links of their own, in order; the endpoint itself is not among them.
+def build(chain: Iterable[InterceptorConfig], context: Context) -> dict[Stage, list[NamedInterceptor]]:
+    """The interceptors of `chain` that are links of their own, by stage, outermost first.
 
     Raises:
         MisconfigurationError: as `check`.
     """
-    links = []
+    links: dict[Stage, list[NamedInterceptor]] = {stage: [] for stage in STAGES}
     for index, entry in enumerate(chain):
         parameters = check(entry, place=f"interceptors[{index}]", known=BUILT_IN)
-        make = BUILT_IN[entry.name].make
-        if entry.enabled and make is not None:
-            links.append(NamedInterceptor(entry.name, make(parameters)))
+        kind = BUILT_IN[entry.name]
+        if entry.enabled and kind.make is not None:
+            links[kind.stage].append(NamedInterceptor(entry.name, kind.make(parameters, context)))
     return links

@@ -7,9 +7,11 @@ import hmac
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nemo_evaluator.adapters.context import Ends
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.interceptor import CallNext, InterceptorFailure
 from nemo_evaluator.adapters.messages import Request, Response, TooLargeError, end_to_end, error_response
@@ -40,14 +42,23 @@ def _ignore(_status: int | None, _flaw: str | None) -> None:
     """For requests that are not counted."""
 
 
-class HarnessServer:
-    """Answers the harness's requests by means of the chain."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRoute:
+    """What requests under one secret path get."""
 
-    def __init__(self, upstream: Upstream, chain: CallNext, *, token: str, stats: StatsRecorder) -> None:
-        self._upstream = upstream
-        self._chain = chain
-        self._token = token.encode()
-        self._stats = stats
+    token: str
+    name: str
+    upstream: Upstream
+    chain: CallNext
+    stats: StatsRecorder
+
+
+class HarnessServer:
+    """Answers the harness's requests by means of the chains."""
+
+    def __init__(self, routes: Sequence[ServedRoute], *, ends: Ends) -> None:
+        self._routes = routes
+        self._ends = ends
 
     def protocol_factory(self) -> web.Server:
         """The protocol factory for a listener in the running event loop."""
@@ -68,41 +79,49 @@ class HarnessServer:
         """Answer one request, whatever happens."""
         path, _, query = http.raw_path.partition("?")
         token, _, rest = path.removeprefix("/").partition("/")
-        if not hmac.compare_digest(token.encode(errors="replace"), self._token):
-            self._stats.other()
+        route = self._route(token)
+        if route is None:
+            self._routes[0].stats.other()
             return await _reply(http, _refusal(401, "the path does not begin with this run's token"))
-        url = self._upstream.target(f"/{rest}" if rest else "", query)
+        url = route.upstream.target(f"/{rest}" if rest else "", query)
         if url is None:
-            self._stats.other()
-            message = f"the path is not below the endpoint's base {self._upstream.base_path or '/'}"
+            route.stats.other()
+            message = f"the path is not below the endpoint's base {route.upstream.base_path or '/'}"
             return await _reply(http, _refusal(404, message))
         if http.method == "POST":
-            return await self._counted(http, url)
-        self._stats.other()
-        return await self._exchange(http, url, _ignore)
+            return await self._counted(http, url, route)
+        route.stats.other()
+        return await self._exchange(http, url, route, _ignore)
 
-    async def _counted(self, http: web.BaseRequest, url: str) -> web.StreamResponse:
+    def _route(self, token: str) -> ServedRoute | None:
+        given = token.encode(errors="replace")
+        # All are compared, so that the time taken says nothing.
+        found = [route for route in self._routes if hmac.compare_digest(given, route.token.encode())]
+        return found[0] if found else None
+
+    async def _counted(self, http: web.BaseRequest, url: str, route: ServedRoute) -> web.StreamResponse:
         is_over = False
+        stats = route.stats
 
         def over(status: int | None, flaw: str | None) -> None:
             nonlocal is_over
             if not is_over:
                 is_over = True
-                self._stats.ended(status, flaw=flaw)
+                stats.ended(status, flaw=flaw)
 
-        self._stats.started()
+        stats.started()
         try:
-            return await self._exchange(http, url, over)
+            return await self._exchange(http, url, route, over)
         except (asyncio.CancelledError, ConnectionError):
             if not is_over:
-                self._stats.abandoned()
+                stats.abandoned()
             raise
         finally:
             over(None, None)
 
-    async def _exchange(self, http: web.BaseRequest, url: str, over: Over) -> web.StreamResponse:
+    async def _exchange(self, http: web.BaseRequest, url: str, route: ServedRoute, over: Over) -> web.StreamResponse:
         """Answer; `over` is called just before the harness has all of the answer."""
-        request = Request(http.method, url, end_to_end(http.headers.items()), b"")
+        request = Request(http.method, url, end_to_end(http.headers.items()), b"", upstream=route.name)
         try:
             request.body = await _read(http)
         except TooLargeError as error:
@@ -112,32 +131,34 @@ class HarnessServer:
         except ValueError as error:
             response = _refusal(400, str(error))
         else:
-            response = await self._respond(request)
+            response = await self._respond(request, route)
         try:
-            return await _reply(http, response, lambda status: over(status, request.flaw))
+            return await _reply(http, response, lambda status: over(status, response.flaw))
         finally:
             await response.aclose()
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request, route: ServedRoute) -> Response:
         """The chain's response; its failures become errors that say whose they are."""
+        if self._ends.reason is not None and request.is_counted:
+            return error_response(self._ends.status, self._ends.reason, kind="run_ended", code=self._ends.kind)
         try:
-            return await self._chain(request)
+            return await route.chain(request)
         except UpstreamFailure as failure:
             if request.is_counted and not failure.is_counted:
-                self._stats.exchange_failed(failure.status, str(failure))
+                route.stats.exchange_failed(failure.status, str(failure))
             return error_response(failure.status, str(failure), kind="upstream_error", code=failure.code)
         except InterceptorFailure as failure:
-            return self._fault(request, str(failure), kind="interceptor_error", code=failure.name)
+            return self._fault(request, route, str(failure), kind="interceptor_error", code=failure.name)
         except Exception as error:  # noqa: BLE001  a fault of ours must reach the harness as an answer, not as a hang
             # Those of the interceptors are caught above: what is left is the innermost stage.
             text = f"the proxy failed at the stage 'endpoint': {type(error).__name__}: {error}"
-            return self._fault(request, text, kind="proxy_error", code="endpoint")
+            return self._fault(request, route, text, kind="proxy_error", code="endpoint")
 
-    def _fault(self, request: Request, text: str, *, kind: str, code: str) -> Response:
+    def _fault(self, request: Request, route: ServedRoute, text: str, *, kind: str, code: str) -> Response:
         """The answer to a request that failed on this side: it is logged in one line, and counted."""
         text = redact_text(text, secrets_of(request.headers.items(), request.url))
         _log.error("%s", text)
-        self._stats.interceptor_failed(text)
+        route.stats.interceptor_failed(text)
         return error_response(500, text, kind=kind, code=code)
 
 

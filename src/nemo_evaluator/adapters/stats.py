@@ -55,6 +55,10 @@ class ProxyStats:
         interceptor_failures: requests that failed because an interceptor did.
         abandoned: requests whose client left before the answer was complete.
         responses: answers of the endpoint, of any status; latencies are about these.
+        sent: exchanges with the endpoint that were begun: what it was asked, repetitions included.
+        retried: of these, repetitions by the proxy.
+        cached: requests that were answered from the store.
+        not_stored: answers that should have been stored and could not be.
     """
 
     started: float
@@ -82,6 +86,10 @@ class ProxyStats:
     bytes_sent: int = 0
     bytes_received: int = 0
     recent_failures: tuple[FailureSample, ...] = ()
+    sent: int = 0
+    retried: int = 0
+    cached: int = 0
+    not_stored: int = 0
 
     @property
     def inference_seconds(self) -> float:
@@ -200,6 +208,26 @@ class StatsRecorder:
         with self._lock:
             self._counts["abandoned"] += 1
 
+    def sent(self) -> None:
+        """An exchange with the endpoint begins."""
+        with self._lock:
+            self._counts["exchanges"] += 1
+
+    def retried(self) -> None:
+        """The next exchange of a request is a repetition."""
+        with self._lock:
+            self._counts["retried"] += 1
+
+    def cached(self) -> None:
+        """A request was answered from the store."""
+        with self._lock:
+            self._counts["cached"] += 1
+
+    def not_stored(self) -> None:
+        """An answer that should have been stored could not be."""
+        with self._lock:
+            self._counts["not_stored"] += 1
+
     def interceptor_failed(self, message: str) -> None:
         """An interceptor raised."""
         with self._lock:
@@ -271,6 +299,10 @@ class StatsRecorder:
                 bytes_sent=counts["sent"],
                 bytes_received=counts["received"],
                 recent_failures=tuple(self._failures),
+                sent=counts["exchanges"],
+                retried=counts["retried"],
+                cached=counts["cached"],
+                not_stored=counts["not_stored"],
             )
 
     def _epoch(self, moment: float | None) -> float | None:

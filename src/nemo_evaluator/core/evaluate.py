@@ -220,7 +220,7 @@ class _Run:
             return _Ran(
                 ended=ended,
                 stats=proxy.stats(),
-                fatal_error=proxy.fatal_error,
+                fatal_error=proxy.ends.reason,
                 proxy_served=proxy.is_serving,
             )
 

@@ -21,9 +21,9 @@ def test_after_a_refused_request_no_other_is_sent(behind: Behind, client: Client
     for _ in range(3):
         reply = client.post(proxy.url)
         assert reply.status == 401
-        assert reply.json()["error"]["code"] == "raise_client_errors"
+        assert reply.json()["error"]["type"] == "run_ended"
     assert len(recorder.bodies) == 2
-    assert "401" in (proxy.fatal_error or "")
+    assert "401" in (proxy.ends.reason or "")
     assert proxy.stats().answered == 1
 
 
@@ -34,7 +34,7 @@ def test_what_may_pass_by_itself_does_not_end_the_run(
     proxy = behind(("raise_client_errors", {}))
     recorder.status = status
     assert client.post(proxy.url).status == status
-    assert proxy.fatal_error is None
+    assert proxy.ends.reason is None
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.interceptor import CallNext
-from nemo_evaluator.adapters.messages import Request, Response, error_response
+from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.parameters import Parameters
 
 Status = Annotated[int, Field(ge=100, le=599)]
@@ -44,26 +45,21 @@ class RaiseClientErrorsParameters(Parameters):
 
 
 class RaiseClientErrors:
-    """After the first matching answer every further request is refused with the same status, and never sent.
+    """The first matching answer ends the run. It reaches the harness unchanged; every further request is refused with
+    the same status, and never sent.
+    """  # noqa: D205  one sentence and its consequence
 
-    That answer itself reaches the harness unchanged. `fatal_error` then says what happened.
-    """
-
-    def __init__(self, parameters: RaiseClientErrorsParameters) -> None:
+    def __init__(self, parameters: RaiseClientErrorsParameters, context: Context) -> None:
         self._parameters = parameters
-        self._status = 0  # that of the first matching answer
-        self.fatal_error: str | None = None
+        self._ends = context.ends
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Watch the answer's status."""
-        if not request.is_counted:
-            return await call_next(request)
-        if self.fatal_error is not None:
-            return error_response(self._status, self.fatal_error, kind="run_ended", code="raise_client_errors")
         response = await call_next(request)
-        if not self._status and self._parameters.ends_the_run(response.status):
-            self._status = response.status
-            self.fatal_error = (
-                f"the endpoint answered {response.status}, which raise_client_errors makes the end of the run"
+        if request.is_counted and self._parameters.ends_the_run(response.status):
+            self._ends.end(
+                f"the endpoint answered {response.status}, which raise_client_errors makes the end of the run",
+                "endpoint",
+                status=response.status,
             )
         return response

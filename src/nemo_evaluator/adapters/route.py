@@ -1,0 +1,27 @@
+"""One endpoint of a run together with its chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemo_evaluator.adapters.messages import MODEL
+from nemo_evaluator.adapters.upstream import Upstream
+from nemo_evaluator.api.adapter_config import InterceptorConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where requests under one secret path go: the model under test, or a judge.
+
+    Attributes:
+        upstream: the endpoint.
+        name: what statistics, records and messages call it; unique in a run.
+        chain: the interceptors, as `resolve_chain` returns them.
+        api_key_name: environment variable whose value is sent as `Authorization: Bearer …`; None to send what the
+            harness sends.
+    """
+
+    upstream: Upstream
+    name: str = MODEL
+    chain: tuple[InterceptorConfig, ...] = ()
+    api_key_name: str | None = None
