@@ -1,6 +1,6 @@
 """A model endpoint that costs almost nothing, so that whoever asks it is what is measured.
 
-    python -m benchmarks.mock_endpoint [--latency SECONDS]
+    python -m benchmarks.mock_endpoint [--latency SECONDS] [--answer-bytes N]
 
 One asyncio protocol that knows just enough of HTTP/1.1 for well-behaved clients: whole requests with a Content-Length
 over connections that are kept. Every chat and completions request gets the same answer. Prints one line of JSON with
@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
+import resource
 import time
 from dataclasses import dataclass, fields
 
@@ -58,7 +60,21 @@ def response(body: bytes) -> bytes:
     return head.encode() + body
 
 
-CHAT = response(json.dumps({**_COMMON, "object": "chat.completion", "choices": [_CHAT]}).encode())
+def chat(content: str) -> bytes:
+    """A whole response to a chat request."""
+    choice = {**_CHAT, "message": {"role": "assistant", "content": content}}
+    return response(json.dumps({**_COMMON, "object": "chat.completion", "choices": [choice]}).encode())
+
+
+def prose(count: int) -> str:
+    """`count` characters of made-up words; packed, little more than half of it is left."""
+    chance = random.Random(1)
+    letters = "etaoinshrdlucmfwypvbgkqjxz"
+    weights = [1 / (rank + 1) ** 0.5 for rank in range(len(letters))]
+    words = ["".join(chance.choices(letters, weights, k=chance.randint(2, 9))) for _ in range(2000)]
+    return " ".join(chance.choices(words, k=count // 3))[:count]
+
+
 COMPLETION = response(json.dumps({**_COMMON, "object": "text_completion", "choices": [_TEXT]}).encode())
 MODELS = response(json.dumps({"object": "list", "data": [{"id": "mock-model", "object": "model"}]}).encode())
 
@@ -66,8 +82,9 @@ MODELS = response(json.dumps({"object": "list", "data": [{"id": "mock-model", "o
 class Endpoint(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, stats: Stats, latency: float) -> None:
+    def __init__(self, stats: Stats, latency: float, answer: bytes) -> None:
         self.stats = stats
+        self.chat = answer
         self.latency = latency
         self.loop = asyncio.get_running_loop()
         self.buffer = bytearray()
@@ -101,7 +118,7 @@ class Endpoint(asyncio.Protocol):
         elif method == b"GET":
             self.transport.write(MODELS)
         else:
-            self.ask(CHAT if b"chat" in path else COMPLETION)
+            self.ask(self.chat if b"chat" in path else COMPLETION)
 
     def ask(self, answer: bytes) -> None:
         """Take a question in, and answer it when it is time."""
@@ -132,11 +149,11 @@ def _content_length(head: bytes) -> int:
     return 0
 
 
-async def serve(latency: float) -> None:
+async def serve(latency: float, answer: bytes) -> None:
     """Listen on a port that the kernel chooses, for ever."""
     stats = Stats()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Endpoint(stats, latency), "127.0.0.1", 0, backlog=1024
+        lambda: Endpoint(stats, latency, answer), "127.0.0.1", 0, backlog=4096
     )
     port = server.sockets[0].getsockname()[1]
     print(json.dumps({"url": f"http://127.0.0.1:{port}"}), flush=True)
@@ -146,7 +163,11 @@ async def serve(latency: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds from a request to its answer")
-    asyncio.run(serve(parser.parse_args().latency))
+    parser.add_argument("--answer-bytes", type=int, help="length of the text of chat answers; default: one sentence")
+    given = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(serve(given.latency, chat(prose(given.answer_bytes) if given.answer_bytes else ANSWER)))
 
 
 if __name__ == "__main__":

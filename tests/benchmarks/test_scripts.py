@@ -79,3 +79,20 @@ def test_image_sizes_says_that_no_engine_answers() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("Error: ")
     assert "Traceback" not in result.stderr
+
+
+def test_proxy_measures_each_chain() -> None:
+    data = data_of(run("proxy", "--requests", "100", "--rounds", "1", "--nginx", "", "--json"))
+
+    assert [(row["target"], row["not_200"]) for row in data["rows"]] == [
+        ("direct", 0),
+        ("ours, endpoint only", 0),
+        ("ours, default chain", 0),
+        ("ours, all from the store", 0),
+    ]
+
+
+def test_proxy_answers_all_that_is_outstanding() -> None:
+    data = data_of(run("proxy", "--slow", "--outstanding", "20", "--requests", "20", "--nginx", "", "--json"))
+
+    assert [(row["answered"], row["of"]) for row in data["rows"]] == [(40, 40)] * 3
