@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_evaluator.adapters.facts import THINKING, THOUGHT, AnswerFacts, says_something, text_of
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.messages import Decoder, TooLargeError, decode, is_json, media_type
 from nemo_evaluator.adapters.usable import (
     Expected,
     error_message,
     flaw_of_body,
+    flaw_of_document,
     holds_error,
     holds_list,
     parse_json,
 )
 
-_WORTH_PARSING = re.compile(rb'"(?:finish_reason|usage|tool_calls|function_call|error)"\s*:\s*[^n\s]')
+__all__ = ["AnswerFacts", "AnswerObserver", "EventStreamReader", "facts_of"]
+
+_WORTH_PARSING = re.compile(
+    rb'"(?:finish_reason|usage|tool_calls|function_call|error|refusal|audio|incomplete_details)"\s*:\s*[^n\s]'
+)
+_TEXT = re.compile(rb'"(?:content|text)"\s*:\s*(?:"[^"]|\[)')
+_TAIL_EVENTS = 24
+"""Last events with text that are looked at for the end of reasoning: no tokenizer cuts its mark into more pieces."""
 _LONGEST_LINE = 4 * 1024 * 1024
 _LONGEST_ERROR = 2000
 _FIRST_SUCCESS = 200
 _FIRST_REDIRECT = 300
 _FIRST_ERROR = 400
-
-
-@dataclass(slots=True)
-class AnswerFacts:
-    """Facts about one answer; a number of tokens is None when the endpoint did not report it."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    finish_reasons: list[str] = field(default_factory=list)
-    tool_calls: int = 0
-    function_calls: int = 0
-
-    def add(self, document: Any) -> None:
-        """Take in an answer or one event of a stream; what has another shape is passed over."""
-        if not isinstance(document, dict):
-            return
-        usage = document.get("usage")
-        if isinstance(usage, dict):
-            self.prompt_tokens = _count(usage.get("prompt_tokens"), self.prompt_tokens)
-            self.completion_tokens = _count(usage.get("completion_tokens"), self.completion_tokens)
-            self.total_tokens = _count(usage.get("total_tokens"), self.total_tokens)
-        choices = document.get("choices")
-        for choice in choices if isinstance(choices, list) else []:
-            if isinstance(choice, dict):
-                self._add_choice(choice)
-
-    def _add_choice(self, choice: dict[str, Any]) -> None:
-        reason = choice.get("finish_reason")
-        if isinstance(reason, str):
-            self.finish_reasons.append(reason)
-        for key in ("message", "delta"):
-            message = choice.get(key)
-            if isinstance(message, dict):
-                calls = message.get("tool_calls")
-                self.tool_calls += sum(map(_is_named, calls)) if isinstance(calls, list) else 0
-                self.function_calls += _is_named({"function": message.get("function_call")})
 
 
 class AnswerObserver:
@@ -141,9 +114,15 @@ class AnswerObserver:
         except (TooLargeError, ValueError) as error:
             self.flaw = str(error) if self._expected is not None else None
             return
-        self.facts = facts_of(body)
+        try:
+            document = parse_json(body)
+        except ValueError:
+            # Without a document the texts of flaws come from the bytes.
+            self.flaw = flaw_of_body(body, self._expected) if self._expected is not None else None
+            return
+        self.facts.add(document)
         if self._expected is not None:
-            self.flaw = flaw_of_body(body, self._expected)
+            self.flaw = flaw_of_document(document, body, self._expected)
 
     def _body(self) -> bytes:
         return decode(b"".join(self._kept), self._coding, limit=self._limit)
@@ -182,6 +161,9 @@ class EventStreamReader:
         self._error: str | None = None
         self._has_events = False
         self._has_choices = False
+        self._is_answering = False
+        self._openings: dict[int, str] = {}
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_EVENTS)
         self.is_done = False
 
     @property
@@ -205,9 +187,11 @@ class EventStreamReader:
             self._line(line)
 
     def finish(self) -> None:
-        """Take in a last line without a newline."""
+        """Take in a last line without a newline, and conclude."""
         self._line(self._rest)
         self._rest = b""
+        said = self._is_answering or any(map(says_something, self._openings.values()))
+        self.facts.has_text = self.facts.has_text or (said and not self._ends_in_reasoning())
 
     def _line(self, line: bytes) -> None:
         if not line.startswith(b"data:"):
@@ -217,8 +201,15 @@ class EventStreamReader:
             self.is_done = True
         elif text:
             self._has_events = True
-            # One event with choices is enough: most need not be parsed.
-            if (not self._has_choices and b'"choices"' in text) or _WORTH_PARSING.search(text):
+            has_text = _TEXT.search(text) is not None
+            if has_text:
+                self._tail.append(text)
+            # One event with choices is enough, and one with an answer's text: most need not be parsed.
+            if (
+                (has_text and not self._is_answering)
+                or (not self._has_choices and b'"choices"' in text)
+                or _WORTH_PARSING.search(text)
+            ):
                 self._event(text)
 
     def _event(self, text: bytes) -> None:
@@ -226,18 +217,52 @@ class EventStreamReader:
             event = parse_json(text)
         except ValueError:
             return
-        self.facts.add(event)
+        self.facts.add(event, is_event=True)
         if isinstance(event, dict):
             self._has_choices = self._has_choices or holds_list(event, "choices")
             if holds_error(event):
                 self._error = error_message(event)
+            if not self._is_answering:
+                self._open(event)
+
+    def _open(self, event: dict[str, Any]) -> None:
+        """See whether the text of a choice has come to its answer; reasoning at the beginning is not kept."""
+        for index, piece in _pieces(event):
+            text = self._openings.get(index, "") + piece
+            if says_something(text) and not THINKING.startswith(text.strip()):
+                self._is_answering = True
+                self._openings.clear()
+                return
+            self._openings[index] = _shortened(text)
+
+    def _ends_in_reasoning(self) -> bool:
+        """Whether no choice says anything after the mark at which reasoning ends."""
+        if b"think" not in b"".join(self._tail):
+            return False
+        tails: dict[int, str] = {}
+        for line in self._tail:
+            with contextlib.suppress(ValueError):
+                for index, piece in _pieces(parse_json(line)):
+                    tails[index] = tails.get(index, "") + piece
+        return bool(tails) and all(tail.rstrip().endswith(THOUGHT) for tail in tails.values())
 
 
-def _count(value: Any, before: int | None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else before
+def _shortened(text: str) -> str:
+    """A beginning that says nothing so far, as far as what follows can depend on it."""
+    _, mark, rest = text.rpartition(THOUGHT)
+    if mark:
+        return mark + rest
+    begin = text.lstrip()
+    if begin.startswith(THINKING):
+        return THINKING + begin[len(THINKING) :][-len(THOUGHT) :]
+    return text
 
 
-def _is_named(call: Any) -> bool:
-    """Whether it is a call, or the first piece of a streamed one: only that names the function."""
-    function = call.get("function") if isinstance(call, dict) else None
-    return isinstance(function, dict) and bool(function.get("name"))
+def _pieces(event: Any) -> list[tuple[int, str]]:
+    """The texts that an event adds to its choices."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    return [
+        (index if isinstance(index := choice.get("index"), int) else 0, text_of(choice))
+        for choice in (choices if isinstance(choices, list) else ())
+        if isinstance(choice, dict)
+    ]

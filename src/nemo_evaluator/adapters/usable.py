@@ -48,6 +48,11 @@ def flaw_of_body(body: bytes, expected: Expected) -> str | None:
         document = parse_json(body)
     except ValueError:
         return f"the body is not JSON, it begins with {body[:_SHOWN].decode(errors='replace')!r}"
+    return flaw_of_document(document, body, expected)
+
+
+def flaw_of_document(document: Any, body: bytes, expected: Expected) -> str | None:
+    """As `flaw_of_body`, where the body was parsed already."""
     if not isinstance(document, dict):
         return f"the body is no JSON object, it begins with {body[:_SHOWN].decode(errors='replace')!r}"
     if holds_error(document):
