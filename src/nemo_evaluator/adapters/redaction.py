@@ -11,6 +11,13 @@ from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig
 
 REDACTED = "<redacted>"
 
+
+class Secret(str):
+    """Text that is a secret whatever it is called by, such as the value of a header that somebody added."""
+
+    __slots__ = ()
+
+
 _CREDENTIAL_NAME = re.compile(
     r"(?:^|[-_.])(?:api[-_]?key|key|token|secret|password|passwd|pwd|auth|authorization|credential|credentials"
     r"|signature|sig|cookie)(?:[-_.]?(?:value|header|[0-9]+))?$",
@@ -21,6 +28,7 @@ _KEY_SHAPED = re.compile(
     r"(?:\b(?:sk|pk|rk|nvapi|hf|ghp|gho|glpat|xox[a-z]|AKIA|AIza|Bearer|Basic)[-_ ]?[A-Za-z0-9._~+/=-]{12,})"
     r"|(?:\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9._-]+)"
 )
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key")
 _SHORTEST_SECRET = 4
 _LONGEST_MESSAGE = 300
@@ -68,11 +76,17 @@ def redact(config: AdapterConfig) -> AdapterConfig:
 
 def redact_interceptor(entry: InterceptorConfig) -> InterceptorConfig:
     """A copy of one entry of a chain that may be written to files."""
-    config = {
-        key: _hidden(value) if key == "headers_to_add" else _redact_entry(key, value)
-        for key, value in entry.config.items()
-    }
+    config = {key: _redact_parameter(key, value) for key, value in entry.config.items()}
     return entry.model_copy(update={"config": config})
+
+
+def _redact_parameter(key: str, value: Any) -> Any:
+    if key == "headers_to_add":
+        return _hidden(value)
+    if key == "from_env" and isinstance(value, dict):
+        # Names of variables, which are no secrets; a key that stands there by mistake is one.
+        return {name: item if _VARIABLE.fullmatch(str(item)) else REDACTED for name, item in value.items()}
+    return _redact_entry(key, value)
 
 
 def _hidden(headers: Any) -> Any:
@@ -97,18 +111,28 @@ def _redact_value(value: Any) -> Any:
 
 def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
     """A short form of `text` for messages: known `secrets` and what looks like a key are hidden, one line, cut."""
+    text = " ".join(hide_secrets(text, secrets).split())
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def hide_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """`text` with known `secrets` and what looks like a key hidden."""
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, REDACTED)
-    text = " ".join(_KEY_SHAPED.sub(REDACTED, text).split())
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+    return _KEY_SHAPED.sub(REDACTED, text)
+
+
+def is_secret_header(name: str, value: str) -> bool:
+    """Whether a header holds a secret: by its name, or because its value is known to be one."""
+    return isinstance(value, Secret) or name.lower() in _SECRET_HEADERS or is_credential_name(name)
 
 
 def secrets_of(headers: Iterable[tuple[str, str]], url: str) -> set[str]:
     """The secrets that a request carries in its headers and URL; an endpoint may repeat them in its errors."""
     found: set[str] = set()
     for name, value in headers:
-        if name.lower() in _SECRET_HEADERS or is_credential_name(name):
+        if is_secret_header(name, value):
             found.update((value, value.partition(" ")[2] or value))
     found.update(value for name, value in parse_qsl(urlsplit(url).query) if is_credential_name(name))
     return found
