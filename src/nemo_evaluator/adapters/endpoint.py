@@ -86,6 +86,8 @@ class Endpoint:
         started = time.monotonic()
         if request.is_counted:
             self.stats.sent()
+            if request.attempt > 1:
+                self.stats.retried()
         try:
             answer = await self._send(request)
         except _failures() as error:

@@ -29,6 +29,7 @@ class Exchange:
         sent: bytes of the request's body.
         received: bytes of the answer's body, as on the wire.
         body: the answer's body as on the wire, once it is over; kept for requests to the model only.
+        cost: what it cost, in the currency of the price table; None when that is not known.
         is_over: whether it is.
     """
 
@@ -42,6 +43,7 @@ class Exchange:
     sent: int = 0
     received: int = 0
     body: bytes = b""
+    cost: float | None = None
     is_over: bool = False
     _waiting: list[WhenOver] = field(default_factory=list, repr=False)
 

@@ -74,12 +74,13 @@ class Request:
         id: unique within the run.
         sample: which sample of the benchmark it is about, as the harness says (`X-Sample-Id`); None when it does not.
         planned: how many samples the harness means to ask for (`X-Samples-Planned`); None when it does not say.
+        attempt: 1, or more when the proxy repeats it.
         received_headers: the names in lower case of the headers that the harness sent, with their values.
     """
 
     __slots__ = (
-        "_body", "_document", "_is_parsed", "headers", "id", "method", "planned", "received_headers", "sample",
-        "upstream", "url",
+        "_body", "_document", "_is_parsed", "attempt", "headers", "id", "method", "planned", "received_headers",
+        "sample", "upstream", "url",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +100,7 @@ class Request:
         self.id = id
         self.sample: str | None = None
         self.planned: int | None = None
+        self.attempt = 1
         self.received_headers: dict[str, str] = {name.lower(): value for name, value in headers.items()}
         self._body: bytes | None = body
         self._document: Any = None
