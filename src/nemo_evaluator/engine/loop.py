@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
+from nemo_evaluator.adapters.sample_header import sample_header
 from nemo_evaluator.engine.benchmark import Sample, Verdict
 from nemo_evaluator.engine.client import Client, Reply, RequestFailedError
 from nemo_evaluator.engine.health import EndpointHealth
@@ -23,8 +22,6 @@ from nemo_evaluator.engine.scoring import ScoringThreads, judge
 
 BACKLOG_PER_THREAD = 16
 """Answers that may wait for a scoring thread before requesting waits too."""
-MAX_HEADER_ID = 128
-"""Characters that an id may have in a header."""
 MAX_SCORER_MESSAGE = 500
 """Characters of what a scorer raised that go into a record."""
 
@@ -103,7 +100,7 @@ class Loop:
         body = request_body(sample, self.settings, common=self._common, repeat=question.repeat)
         try:
             reply = await self.client.ask(
-                body, request_id=f"{self._run}-{question.place}", sample_id=_header_safe(sample.id)
+                body, request_id=f"{self._run}-{question.place}", sample_id=sample_header(sample.id)
             )
         except RequestFailedError as error:
             self._record_failure(question, error.failure, attempts=error.attempts, request_id=error.request_id)
@@ -170,15 +167,6 @@ def _of_reply(reply: Reply) -> dict[str, Any]:
 def _of_scorer(error: Exception) -> str:
     text = " ".join(f"the scorer failed: {type(error).__name__}: {error}".split())
     return text[:MAX_SCORER_MESSAGE].encode("utf-8", "replace").decode()
-
-
-def _header_safe(sample_id: str) -> str:
-    safe = sample_id.isascii() and sample_id.isprintable() and "%" not in sample_id
-    name = sample_id if safe else quote(sample_id)
-    if len(name) <= MAX_HEADER_ID:
-        return name
-    # Servers refuse long headers; the digest keeps ids with one beginning apart.
-    return f"{name[: MAX_HEADER_ID - 17]}~{hashlib.sha256(sample_id.encode()).hexdigest()[:16]}"
 
 
 async def _all_or_first_error(workers: list[asyncio.Task[None]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from nemo_evaluator import strict_yaml
 from nemo_evaluator.core.report.histogram import Histogram, histogram
 from nemo_evaluator.core.report.notices import Notice, notices
+from nemo_evaluator.core.report.requests import Reads, Requests, collect_requests, requests_of
 from nemo_evaluator.core.report.samples import FILE_NAME, Samples, ShownSample
 from nemo_evaluator.core.report.scores import ScoreRow, headline, members, score_rows
 from nemo_evaluator.core.report.text import number
@@ -39,6 +40,10 @@ class Report:
     """Lines of `samples.jsonl`; 0 when the harness leaves none."""
     kinds: Mapping[str, int]
     unreadable: int
+    requests: Requests | None
+    """None when the run left no store of them."""
+    asked: Mapping[str, Sequence[tuple[int, str]]]
+    """For each shown sample's name the ids of its requests, each with what was asked."""
     run: Sequence[tuple[str, str]]
     provenance: Sequence[tuple[str, str]]
     command: str
@@ -64,14 +69,23 @@ class Report:
                 "unreadable": self.unreadable,
                 "by_kind": dict(self.kinds),
             },
+            "requests": self.requests.as_data() if self.requests else None,
             "run": dict(self.run),
             "provenance": dict(self.provenance),
             "command": self.command,
         }
 
 
-def collect(document: Mapping[str, Any], samples: Samples | None, metrics: Mapping[str, Any]) -> Report:
-    """The report of the run that `results.yml` (`document`), its samples and `eval_factory_metrics.json` describe.
+def collect(
+    document: Mapping[str, Any], samples: Samples | None, metrics: Mapping[str, Any], reader: Reads | None = None
+) -> Report:
+    """The report of a run.
+
+    Args:
+        document: its `results.yml`.
+        samples: those that its harness left.
+        metrics: its `eval_factory_metrics.json`.
+        reader: its store of requests, if it has one.
 
     Raises:
         AttributeError, KeyError, TypeError: a part of them has another form.
@@ -82,6 +96,7 @@ def collect(document: Mapping[str, Any], samples: Samples | None, metrics: Mappi
     rows = score_rows(document["results"])
     main = headline(rows, config["type"])
     settings = {"config": config, "target": document.get("target")}
+    shown_samples = samples.shown()
     return Report(
         task=config["type"],
         framework=str(provenance.get("framework") or ""),
@@ -93,10 +108,12 @@ def collect(document: Mapping[str, Any], samples: Samples | None, metrics: Mappi
         coverage=document.get("coverage") or {},
         latency=histogram(samples.latencies),
         tokens=histogram(samples.tokens),
-        samples=samples.shown(),
+        samples=shown_samples,
         samples_total=samples.count,
         kinds=samples.kinds,
         unreadable=samples.unreadable,
+        requests=collect_requests(reader) if reader else None,
+        asked=requests_of(reader, [sample.name for sample in shown_samples]) if reader else {},
         run=tuple(_run(metrics)),
         provenance=tuple(_flat({key: value for key, value in provenance.items() if key != "command"})),
         command=str(provenance.get("command") or document.get("command") or ""),

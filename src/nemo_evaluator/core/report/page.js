@@ -1,24 +1,37 @@
 "use strict";
 (() => {
-  const controls = document.getElementById("controls");
-  const search = document.getElementById("search");
-  const kind = document.getElementById("kind");
-  const count = document.getElementById("matching");
-  const samples = Array.from(document.querySelectorAll("details.sample"));
-  const texts = samples.map((sample) => sample.textContent.toLowerCase());
-  const apply = () => {
-    const wanted = search.value.trim().toLowerCase();
-    let matching = 0;
-    samples.forEach((sample, index) => {
-      const fits = (kind.value === "" || ` ${sample.dataset.kind} `.includes(` ${kind.value} `))
-        && texts[index].includes(wanted);
-      sample.hidden = !fits;
-      matching += fits;
-    });
-    count.textContent = `${matching} of ${samples.length} match`;
+  const prepare = (section) => {
+    const controls = section.querySelector(".controls");
+    const search = controls.querySelector("input");
+    const kind = controls.querySelector("select");
+    const count = controls.querySelector("[role=status]");
+    const entries = Array.from(section.querySelectorAll("details.sample"));
+    const texts = entries.map((entry) => entry.textContent.toLowerCase());
+    const apply = () => {
+      const wanted = search.value.trim().toLowerCase();
+      let matching = 0;
+      entries.forEach((entry, index) => {
+        const fits = (kind.value === "" || ` ${entry.dataset.kind} `.includes(` ${kind.value} `))
+          && texts[index].includes(wanted);
+        entry.hidden = !fits;
+        matching += fits;
+      });
+      count.textContent = `${matching} of ${entries.length} match`;
+    };
+    controls.hidden = false;
+    search.addEventListener("input", apply);
+    kind.addEventListener("change", apply);
+    apply();
   };
-  controls.hidden = false;
-  search.addEventListener("input", apply);
-  kind.addEventListener("change", apply);
-  apply();
+  const open = () => {
+    const entry = document.getElementById(location.hash.slice(1));
+    if (entry && entry.tagName === "DETAILS") {
+      entry.hidden = false;
+      entry.open = true;
+      entry.scrollIntoView();
+    }
+  };
+  document.querySelectorAll("section.filtered").forEach(prepare);
+  window.addEventListener("hashchange", open);
+  open();
 })();

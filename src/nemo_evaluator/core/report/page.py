@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -47,6 +48,9 @@ def render(report: Report) -> str:
         max_rows=MAX_ROWS,
         samples_file=FILE_NAME,
         coverage_parts=_coverage_parts(report),
+        columns=_columns,
+        cumulated=_cumulated,
+        lengths=_lengths,
     )
 
 
@@ -100,6 +104,35 @@ def _bars(histogram: Histogram) -> Sequence[dict[str, float]]:
         }
         for index, count in enumerate(histogram.counts)
     ]
+
+
+def _columns(values: Sequence[float], below: Sequence[float] = ()) -> Sequence[dict[str, float]]:
+    """Columns side by side, in percent of the picture's width and height; `below` is the lower part of each."""
+    lower = list(below) or [0.0] * len(values)
+    most = max((one + two for one, two in zip(values, lower, strict=True)), default=0.0) or 1.0
+    width = 100 / max(1, len(values))
+    return [
+        {
+            "x": round(index * width, 3),
+            "width": round(width * (1 - _GAP), 3),
+            "height": round(100 * upper / most, 2),
+            "below": round(100 * low / most, 2),
+            "value": upper,
+            "low": low,
+        }
+        for index, (upper, low) in enumerate(zip(values, lower, strict=True))
+    ]
+
+
+def _cumulated(values: Sequence[float]) -> Sequence[float]:
+    """The running sums of `values`."""
+    return list(itertools.accumulate(values))
+
+
+def _lengths(counts: Mapping[str, int]) -> Sequence[dict[str, Any]]:
+    """The names of `counts` with the length of a bar for each, in percent of the longest."""
+    most = max(counts.values(), default=1)
+    return [{"name": name, "count": count, "width": round(100 * count / most, 2)} for name, count in counts.items()]
 
 
 def _coverage_parts(report: Report) -> Sequence[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from nemo_evaluator.adapters.sample_header import sample_header
 from nemo_evaluator.core.report.text import number, shown
 
 FILE_NAME = "samples.jsonl"
@@ -30,6 +31,8 @@ class ShownSample:
     """One sample as the page shows it; all text is fit to be shown."""
 
     id: str
+    name: str
+    """How requests name it, in the store."""
     group: str
     kind: str
     verdict: str
@@ -172,6 +175,7 @@ def _as_shown(record: Mapping[str, Any], kind: str, marks: tuple[str, ...]) -> S
     }
     return ShownSample(
         id=shown(record["id"], MAX_SHORT_TEXT) + (f" #{repeat + 1}" if repeat else ""),
+        name=sample_header(str(record["id"])),
         group=shown(record.get("group"), MAX_SHORT_TEXT),
         kind=kind,
         verdict=shown(_verdict(record), MAX_SHORT_TEXT),
