@@ -106,7 +106,30 @@ def test_every_key_of_the_compatible_form_has_its_default() -> None:
     }
     expected = dict.fromkeys(on, True) | dict.fromkeys(off, False) | dict.fromkeys(unset) | values
     assert {name: getattr(config, name) for name in expected} == expected
-    assert {*AdapterConfig.model_fields, "use_reasoning"} == expected.keys()
+    # Beside these there are only our own.
+    own: dict[str, Any] = {
+        **dict.fromkeys(("retry", "concurrency", "finish_reason"), True),
+        **dict.fromkeys(("trace", "budget", "drop_params", "modify_tools", "turn_counter", "headers"), False),
+        **dict.fromkeys(("seed_cache_dir", "metrics_port")),
+        "upstreams": {},
+    }
+    assert {name: getattr(config, name) for name in own} == own
+    assert {*AdapterConfig.model_fields, "use_reasoning"} == {*expected, *own}
+
+
+def test_an_own_interceptor_is_switched_by_its_name() -> None:
+    config = AdapterConfig(retry=False, budget={"requests": 5}, drop_params=["seed"])
+    assert (config.retry, config.budget, config.drop_params) == (False, {"requests": 5}, ["seed"])
+    assert config.model_dump() == {"retry": False, "budget": {"requests": 5}, "drop_params": ["seed"]}
+
+
+def test_a_judge_has_an_address_and_a_chain_of_its_own() -> None:
+    judge = {"url": "http://j/v1", "api_key_name": "JUDGE_KEY", "retry": {"seconds": 60}, "interceptors": ["caching"]}
+    config = AdapterConfig.model_validate({"upstreams": {"judge": judge, "judge_1": False}})
+    assert config.upstreams["judge"].interceptors == [InterceptorConfig(name="caching")]
+    assert config.upstreams["judge"].enabled
+    assert not config.upstreams["judge_1"].enabled
+    assert AdapterConfig.model_validate(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize(
@@ -122,6 +145,13 @@ def test_every_key_of_the_compatible_form_has_its_default() -> None:
         ({"max_logged_requests": -1}, "max_logged_requests"),
         ({"headers_to_add": {"X-A": "1\r\nX-B: 2"}}, "headers_to_add"),
         ({"use_reasoning": True, "process_reasoning_traces": False}, "are one setting and differ"),
+        ({"retry": 5}, "must be true, false or a mapping of parameters"),
+        ({"drop_params": [1]}, "must be true, false, a list of names or a mapping of parameters"),
+        ({"upstreams": {"judge": "http://j"}}, "upstreams.judge"),
+        ({"upstreams": {"judge": {"ulr": "http://j"}}}, "unknown key 'ulr'. Did you mean 'url'"),
+        ({"upstreams": {"judge": {"upstreams": {}}}}, "unknown key 'upstreams'"),
+        ({"upstreams": {"judge": {"api_key_name": "sk 1"}}}, "must be the name of an environment variable"),
+        ({"metrics_port": 70000}, "metrics_port"),
     ],
 )
 def test_what_is_wrong_is_refused(data: dict[str, Any], message: str) -> None:

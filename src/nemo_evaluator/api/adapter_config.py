@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -17,11 +18,31 @@ from pydantic import (
     model_validator,
 )
 
+from nemo_evaluator.shell import is_variable_name
 from nemo_evaluator.suggest import did_you_mean
 
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
 HeaderValue = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
+
+
+def _check_switch(value: Any) -> Any:
+    if isinstance(value, bool | dict):
+        return value
+    raise ValueError("must be true, false or a mapping of parameters")
+
+
+def _check_switch_or_list(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value
+    if isinstance(value, bool | dict):
+        return value
+    raise ValueError("must be true, false, a list of names or a mapping of parameters")
+
+
+Switch = Annotated[bool | dict[str, Any], BeforeValidator(_check_switch)]
+"""Off or on, or on with parameters."""
+SwitchOrList = Annotated[bool | list[str] | dict[str, Any], BeforeValidator(_check_switch_or_list)]
 
 
 class _Strict(BaseModel):
@@ -66,37 +87,27 @@ class DiscoveryConfig(_Strict):
     dirs: list[str] = []
 
 
-class AdapterConfig(_Strict):
-    """How requests and answers are treated between the harness and the endpoint.
+class ChainConfig(_Strict):
+    """How requests to one endpoint, and its answers, are treated: the keys that hold for the model and for judges.
 
-    Fields may be set at construction or later, attribute by attribute. In the list form `interceptors` names the chain,
-    in the order that requests pass through it. In the flag form (no `interceptors`) `use_…` and its relatives switch
-    interceptors on, in a fixed order. Both may be mixed where no interceptor is meant twice.
+    Of the flag form, `retry`, `concurrency`, `finish_reason`, `trace`, `budget`, `drop_params`, `modify_tools`,
+    `turn_counter` and `headers` switch the interceptor of that name: `true`, `false`, or a mapping of its parameters.
 
     Only what was set is written when it is dumped, so that a dumped configuration means the same when read again.
     `use_reasoning` is the older name of `process_reasoning_traces`.
     """
 
-    mode: Literal["server", "client"] = "server"
-    discovery: DiscoveryConfig = DiscoveryConfig()
     interceptors: list[InterceptorConfig] = []
-    post_eval_hooks: list[PostEvalHookConfig] = []
-    endpoint_type: str = "chat"
     log_failed_requests: bool = False
-
-    api_url: str | None = None
-    """The endpoint's URL in the oldest form; it may repeat `target.api_endpoint.url`, or stand in for it."""
-    output_dir: str | None = None
 
     use_caching: bool = True
     caching_dir: str | None = None
+    seed_cache_dir: str | None = None
+    """Folder of another run's store, from which answers are taken too; nothing is written there."""
     save_requests: bool = False
     save_responses: bool = False
     max_saved_requests: Count | None = None
     max_saved_responses: Count | None = None
-    generate_html_report: bool = True
-    html_report_size: Count = 5
-    include_json: bool = True
     tracking_requests_stats: bool = True
     logging_aggregated_stats_interval: PositiveCount = 100
 
@@ -129,6 +140,16 @@ class AdapterConfig(_Strict):
     use_omni_info: bool = False
     use_nvcf: bool = False
 
+    retry: Switch = True
+    concurrency: Switch = True
+    finish_reason: Switch = True
+    trace: Switch = False
+    budget: Switch = False
+    drop_params: SwitchOrList = False
+    modify_tools: Switch = False
+    turn_counter: Switch = False
+    headers: Switch = False
+
     @model_validator(mode="before")
     @classmethod
     def _use_reasoning_is_process_reasoning_traces(cls, data: Any) -> Any:
@@ -139,7 +160,7 @@ class AdapterConfig(_Strict):
                 raise ValueError("use_reasoning and process_reasoning_traces are one setting and differ: give only one")
         return data
 
-    @field_validator("interceptors", "post_eval_hooks", mode="before")
+    @field_validator("interceptors", "post_eval_hooks", mode="before", check_fields=False)
     @classmethod
     def _names_are_interceptors(cls, value: Any) -> Any:
         if isinstance(value, list):
@@ -181,3 +202,64 @@ class AdapterConfig(_Strict):
     def with_set(self, **values: Any) -> Self:
         """A copy with `values` in place of the fields of these names, validated."""
         return type(self).model_validate({**self.model_dump(), **values})
+
+
+class UpstreamConfig(ChainConfig):
+    """A further endpoint behind the proxy, such as a judge, with a chain of its own.
+
+    Attributes:
+        url: where it is; may be left out when `parameter` says it.
+        parameter: dotted path in the run's configuration, such as `config.params.extra.judge.url`, whose value the
+            harness takes for the endpoint's URL: in its command, the proxy's stands there.
+        api_key_name: environment variable whose value the proxy sends as the key; None to send what the harness sends.
+        request_timeout: longest silence of the endpoint while it owes an answer, in seconds.
+        enabled: false leaves it out: the harness asks the endpoint itself. `false` alone stands for that.
+    """
+
+    enabled: bool = True
+    url: str | None = None
+    parameter: str | None = None
+    api_key_name: str | None = None
+    request_timeout: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _false_is_off(cls, data: Any) -> Any:
+        if isinstance(data, bool):
+            return {} if data else {"enabled": False}
+        return data
+
+    @field_validator("api_key_name")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not is_variable_name(value):
+            # The value may be a key that was put in the wrong place: it is not repeated.
+            raise ValueError("must be the name of an environment variable (letters, digits, _), not a key itself")
+        return value
+
+
+class AdapterConfig(ChainConfig):
+    """How requests and answers are treated between the harness and its endpoints.
+
+    Fields may be set at construction or later, attribute by attribute. In the list form `interceptors` names the chain,
+    in the order that requests pass through it. In the flag form (no `interceptors`) `use_…` and its relatives switch
+    interceptors on, in a fixed order. Both may be mixed where no interceptor is meant twice.
+    """
+
+    mode: Literal["server", "client"] = "server"
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    post_eval_hooks: list[PostEvalHookConfig] = []
+    endpoint_type: str = "chat"
+
+    api_url: str | None = None
+    """The endpoint's URL in the oldest form; it may repeat `target.api_endpoint.url`, or stand in for it."""
+    output_dir: str | None = None
+
+    generate_html_report: bool = True
+    html_report_size: Count = 5
+    include_json: bool = True
+
+    upstreams: dict[str, UpstreamConfig] = {}
+    """Further endpoints by name: judges whose URL stands in one of the usual parameters, and all that are told."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Port on loopback for Prometheus metrics of the run; 0 lets the kernel choose one."""
