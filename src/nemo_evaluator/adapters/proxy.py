@@ -23,7 +23,8 @@ from nemo_evaluator.adapters.interceptor import Closes, NamedInterceptor, compos
 from nemo_evaluator.adapters.interceptors.null_content import fill_null_content
 from nemo_evaluator.adapters.messages import MODEL, Request, Response
 from nemo_evaluator.adapters.redaction import redact_text
-from nemo_evaluator.adapters.registry import STAGES, build
+from nemo_evaluator.adapters.registration import STAGES
+from nemo_evaluator.adapters.registry import build
 from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.server import HarnessServer, ServedRoute
 from nemo_evaluator.adapters.stats import ProxyStats, StatsRecorder
@@ -66,7 +67,7 @@ class _Served:
         self.context = context
         self.token = secrets.token_urlsafe(24)
         self.endpoint = Endpoint(route.upstream, context.stats, authorization=_authorization(route, context.environ))
-        stages = build(route.chain, context)
+        stages = build(route.chain, context, known=route.known)
         self.links = [link for stage in STAGES for link in stages[stage]]
         check_endpoint_type(route.chain, None, url=route.upstream.url)
         self._answer = compose([*stages["store"], *stages["transport"]], self.endpoint)

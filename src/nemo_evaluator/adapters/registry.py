@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.interceptor import Interceptor, NamedInterceptor
@@ -16,6 +16,7 @@ from nemo_evaluator.adapters.interceptors.raise_client_errors import RaiseClient
 from nemo_evaluator.adapters.interceptors.reasoning import Reasoning, ReasoningParameters
 from nemo_evaluator.adapters.interceptors.system_message import SystemMessage, SystemMessageParameters
 from nemo_evaluator.adapters.parameters import Parameters
+from nemo_evaluator.adapters.registration import STAGES, Stage
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
 from nemo_evaluator.suggest import did_you_mean
@@ -23,24 +24,21 @@ from nemo_evaluator.suggest import did_you_mean
 ENDPOINT = "endpoint"
 
 
-Stage = Literal["harness", "store", "transport"]
-"""Where a link stands. Those that change requests or answers for the harness are outermost. Then comes the store, which
-keeps what the endpoint sent, then those that decide how an endpoint is asked. Within a stage the order of the list
-counts."""
-
-STAGES: tuple[Stage, ...] = ("harness", "store", "transport")
-
-
 @dataclass(frozen=True, slots=True)
-class BuiltIn:
+class Kind:
     """An interceptor's parameters, what makes it, and where it stands.
 
     `make` is None for those that are no links of their own: the endpoint, and what the proxy does in any case.
     """
 
-    parameters: type[Parameters]
+    parameters: type[BaseModel]
     make: Callable[[Any, Context], Interceptor] | None = None
     stage: Stage = "harness"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn(Kind):
+    """An interceptor that every installation has."""
 
 
 def _plain(make: Callable[[Any], Interceptor]) -> Callable[[Any, Context], Interceptor]:
@@ -70,13 +68,13 @@ ALWAYS_COUNTED = "response_stats"
 NOT_PUBLIC = ("nvcf", "omni_info")
 
 
-def check(entry: InterceptorConfig, *, place: str, known: dict[str, BuiltIn]) -> Parameters:
+def check(entry: InterceptorConfig, *, place: str, known: Mapping[str, Kind]) -> BaseModel:
     """The parameters of `entry`, validated.
 
     Args:
         entry: an entry of a chain or of the hooks.
         place: what to call it in errors, such as `interceptors[2]`.
-        known: `BUILT_IN` or `HOOKS`.
+        known: all interceptors, or all hooks.
 
     Raises:
         MisconfigurationError: nothing has that name, or a parameter is unknown, missing or wrong.
@@ -88,11 +86,12 @@ def check(entry: InterceptorConfig, *, place: str, known: dict[str, BuiltIn]) ->
             f"{place}: there is no {entry.name!r}.{did_you_mean(entry.name, known)} Known: {', '.join(known)}"
         )
     kind = known[entry.name].parameters
+    parameters = [name for field, info in kind.model_fields.items() for name in (field, info.alias) if name]
     for name in entry.config:
-        if name not in kind.model_fields:
+        if name not in parameters and kind.model_config.get("extra") != "allow":
             raise MisconfigurationError(
-                f"{place}: {entry.name!r} has no parameter {name!r}.{did_you_mean(name, kind.model_fields)} "
-                f"Known: {', '.join(kind.model_fields)}"
+                f"{place}: {entry.name!r} has no parameter {name!r}.{did_you_mean(name, parameters)} "
+                f"Known: {', '.join(parameters) or 'none'}"
             )
     try:
         return kind.model_validate(entry.config)
@@ -110,7 +109,9 @@ def acts(entry: InterceptorConfig) -> bool:
     return entry.name in (ENDPOINT, ALWAYS_COUNTED) or BUILT_IN[entry.name].make is not None
 
 
-def build(chain: Iterable[InterceptorConfig], context: Context) -> dict[Stage, list[NamedInterceptor]]:
+def build(
+    chain: Iterable[InterceptorConfig], context: Context, *, known: Mapping[str, Kind] = BUILT_IN
+) -> dict[Stage, list[NamedInterceptor]]:
     """The interceptors of `chain` that are links of their own, by stage, outermost first.
 
     Raises:
@@ -118,8 +119,8 @@ def build(chain: Iterable[InterceptorConfig], context: Context) -> dict[Stage, l
     """
     links: dict[Stage, list[NamedInterceptor]] = {stage: [] for stage in STAGES}
     for index, entry in enumerate(chain):
-        parameters = check(entry, place=f"interceptors[{index}]", known=BUILT_IN)
-        kind = BUILT_IN[entry.name]
+        parameters = check(entry, place=f"interceptors[{index}]", known=known)
+        kind = known[entry.name]
         if entry.enabled and kind.make is not None:
             links[kind.stage].append(NamedInterceptor(entry.name, kind.make(parameters, context)))
     return links

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from nemo_evaluator.adapters.messages import MODEL
+from nemo_evaluator.adapters.registry import BUILT_IN, Kind
 from nemo_evaluator.adapters.upstream import Upstream
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 
@@ -17,11 +19,15 @@ class Route:
         upstream: the endpoint.
         name: what statistics, records and messages call it; unique in a run.
         chain: the interceptors, as `resolve_chain` returns them.
+        known: what their names mean.
         api_key_name: environment variable whose value is sent as `Authorization: Bearer …`; None to send what the
             harness sends.
+        parameter: keys in the run's configuration where the harness finds the endpoint's URL; None for the model.
     """
 
     upstream: Upstream
     name: str = MODEL
     chain: tuple[InterceptorConfig, ...] = ()
+    known: Mapping[str, Kind] = field(default_factory=lambda: BUILT_IN, repr=False)
     api_key_name: str | None = None
+    parameter: tuple[str, ...] | None = None
