@@ -2,76 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nemo_evaluator.adapters import flags
+from nemo_evaluator.adapters.discovery import discover_interceptors
 from nemo_evaluator.adapters.interceptors.payload_modifier import FRAMING_HEADERS
-from nemo_evaluator.adapters.registry import BUILT_IN, ENDPOINT, HOOKS, acts, check
+from nemo_evaluator.adapters.registration import STAGES
+from nemo_evaluator.adapters.registry import BUILT_IN, ENDPOINT, HOOKS, Kind, check
 from nemo_evaluator.adapters.upstream import ENDPOINT_SUFFIXES
-from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig
+from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
 
-__all__ = ["acting", "check_api_url", "check_endpoint_type", "notices", "resolve_chain"]
+__all__ = ["check_api_url", "check_endpoint_type", "links", "names", "notices", "resolve_chain"]
 
 _NEEDS_CHAT = ("system_message",)
 _CHAT_TYPES = ("chat", "vlm", "undefined")
 _RANK = {name: rank for rank, name in enumerate(BUILT_IN)}
+_OUTERMOST = ("failed_request_logging",)
+"""Shared by both forms: with any list, it watches from outside."""
 
 
-def resolve_chain(config: AdapterConfig | None, *, output_dir: str | Path) -> tuple[InterceptorConfig, ...]:
+def resolve_chain(
+    config: ChainConfig | None,
+    *,
+    output_dir: str | Path,
+    known: Mapping[str, Kind] | None = None,
+    place: str = "adapter_config",
+) -> tuple[InterceptorConfig, ...]:
     """The chain that `config` means, in the order in which requests pass through it; the endpoint is last.
 
     Both forms are understood. In the list form an entry that stands after `endpoint` wraps it like the others: it
-    sees answers before the entries in front of it do. Entries that are off are left out. Nothing is started or read.
+    sees answers before the entries in front of it do. Entries that are off are left out. Nothing is started.
 
     Args:
         config: the configuration; None when none was given, which means the defaults of the flag form.
         output_dir: the folder of the run, below which default paths lie.
+        known: the interceptors that may be named; None: the built-in ones and those that `config.discovery` finds.
+        place: what to call the configuration in errors.
 
     Raises:
-        MisconfigurationError: a name or parameter is unknown or wrong, the two forms contradict each other, or
-            something that would change requests or answers is not available.
+        MisconfigurationError: a name or parameter is unknown or wrong, or the two forms contradict each other.
     """
     config = config or AdapterConfig()
-    _refuse_unavailable(config)
-    for index, hook in enumerate(config.post_eval_hooks):
-        check(hook, place=f"adapter_config.post_eval_hooks[{index}]", known=HOOKS)
-    folder = Path(output_dir or config.output_dir or ".")
+    if known is None:
+        discovery = config.discovery if isinstance(config, AdapterConfig) else AdapterConfig().discovery
+        known = discover_interceptors(discovery, names(config)).kinds
+    _refuse_impossible(config, place)
+    if isinstance(config, AdapterConfig):
+        for index, hook in enumerate(config.post_eval_hooks):
+            check(hook, place=f"{place}.post_eval_hooks[{index}]", known=HOOKS)
     for index, entry in enumerate(config.interceptors):
-        check(entry, place=f"adapter_config.interceptors[{index}]", known=BUILT_IN)
-    named = _merged(config, folder)
+        check(entry, place=f"{place}.interceptors[{index}]", known=known)
+    named = links(config, output_dir=output_dir, known=known, place=place)
     for entry in named:
-        check(entry, place="adapter_config", known=BUILT_IN)
-    links = [entry for entry in named if entry.enabled and entry.name != ENDPOINT]
-    return (*links, InterceptorConfig(name=ENDPOINT))
+        check(entry, place=place, known=known)
+    stages = {stage: rank for rank, stage in enumerate(STAGES)}
+    return (*sorted(named, key=lambda entry: stages[known[entry.name].stage]), InterceptorConfig(name=ENDPOINT))
+
+
+def links(
+    config: ChainConfig, *, output_dir: str | Path, known: Mapping[str, Kind] = BUILT_IN, place: str = "adapter_config"
+) -> list[InterceptorConfig]:
+    """The entries that are on, in the order of the list, without the endpoint; names and parameters are not checked.
+
+    Without a list these are all that the flags stand for, otherwise the list's and those that flags add to it.
+
+    Raises:
+        MisconfigurationError: the two forms contradict each other, or it is not clear where an entry belongs.
+    """
+    own = config.output_dir if isinstance(config, AdapterConfig) else None
+    folder = Path(output_dir or own or ".")
+    merged = [entry for entry in config.interceptors if entry.name != ENDPOINT]
+    listed = {entry.name for entry in merged}
+    for name, group in flags.GROUPS.items():
+        changed = group.changed(config)
+        if changed and name in listed:
+            raise MisconfigurationError(
+                f"{place}: {', '.join(changed)} and the entry {name!r} of interceptors both set up the same "
+                "interceptor. Keep the entry and give it the parameters, or remove it and keep the flags."
+            )
+    for name, entry in flags.entries(config, output_dir=folder, only_changed=bool(config.interceptors)).items():
+        same = [index for index, other in enumerate(merged) if _stage(other.name, known) == _stage(name, known)]
+        try:
+            merged.insert(_place(name, merged, same), entry)
+        except LookupError:
+            raise MisconfigurationError(
+                f"{place}: where {name!r}, switched on by {', '.join(flags.GROUPS[name].changed(config))}, goes among "
+                f"the interceptors of the list is not clear. Write {name!r} into the list, at its place, and remove "
+                "the flags."
+            ) from None
+    return [entry for entry in merged if entry.enabled]
+
+
+def names(config: ChainConfig | None) -> tuple[str, ...]:
+    """The interceptors that the list of `config` names, switched on or not."""
+    return tuple(entry.name for entry in config.interceptors) if config else ()
 
 
 def acting(chain: Iterable[InterceptorConfig]) -> tuple[InterceptorConfig, ...]:
     """Those entries of a resolved chain that act in this version: what a result may say it went through."""
-    return tuple(entry for entry in chain if acts(entry))
+    return tuple(chain)
 
 
 def notices(config: AdapterConfig | None) -> tuple[str, ...]:
     """What a user should be told once about a configuration that `resolve_chain` accepts: settings without effect."""
     if config is None:
         return ()
-    told = [_no_effect(name, group.switch) for group in flags.GROUPS.values() for name in _idle(config, group)]
-    asked = {entry.name for entry in (*config.interceptors, *config.post_eval_hooks) if entry.enabled}
-    asked |= flags.entries(config, output_dir=Path(), only_changed=True).keys()
-    told += [
-        f"adapter_config: {name!r} is accepted, but not active in this version: requests and answers pass it unchanged"
-        for name in (*BUILT_IN, *HOOKS)
-        if name in asked and (name in HOOKS or not acts(InterceptorConfig(name=name)))
-    ]
-    told += [
-        f"adapter_config: {name} is accepted, but has no effect in this version"
-        for name in ("log_failed_requests", *flags.REPORT_FLAGS)
-        if config.was_changed(name) and getattr(config, name)
-    ]
+    told: list[str] = []
+    chains: dict[str, ChainConfig] = {"adapter_config": config}
+    chains.update({f"adapter_config.upstreams.{name}": upstream for name, upstream in config.upstreams.items()})
+    for place, chain in chains.items():
+        told += [
+            f"{place}: {name} has no effect, because {group.switch} is false"
+            for group in flags.GROUPS.values()
+            for name in _idle(chain, group)
+        ]
+        told += _framing_headers(chain, place)
     if config.mode == "client":
         told.append("adapter_config: mode 'client' is served by the proxy, like mode 'server'")
-    return (*told, *_framing_headers(config))
+    return tuple(told)
 
 
 def check_endpoint_type(chain: Iterable[InterceptorConfig], endpoint_type: str | None, *, url: str = "") -> None:
@@ -113,68 +163,54 @@ def check_api_url(config: AdapterConfig | None, url: str | None) -> str | None:
     return url
 
 
-def _refuse_unavailable(config: AdapterConfig) -> None:
+def _refuse_impossible(config: ChainConfig, place: str) -> None:
     for flag, name in (("use_nvcf", "nvcf"), ("use_omni_info", "omni_info")):
         if getattr(config, flag):
             raise MisconfigurationError(
-                f"adapter_config.{flag}: the interceptor {name!r} is not part of the public interface; remove the flag"
-            )
-    for name in ("modules", "dirs"):
-        if getattr(config.discovery, name):
-            raise MisconfigurationError(
-                f"adapter_config.discovery.{name}: this version does not load third-party interceptors; remove it "
-                f"and use the built-in ones: {', '.join(BUILT_IN)}"
+                f"{place}.{flag}: the interceptor {name!r} is not part of the public interface; remove the flag"
             )
     endpoints = [entry for entry in config.interceptors if entry.name == ENDPOINT]
     if len(endpoints) > 1 or any(not entry.enabled for entry in endpoints):
         raise MisconfigurationError(
-            f"adapter_config.interceptors: {ENDPOINT!r} sends the requests: it must be enabled, and stand there once"
+            f"{place}.interceptors: {ENDPOINT!r} sends the requests: it must be enabled, and stand there once"
         )
 
 
-def _merged(config: AdapterConfig, folder: Path) -> list[InterceptorConfig]:
-    """The list, and what flags add to it; without a list, all that the flags stand for."""
-    merged = [entry for entry in config.interceptors if entry.name != ENDPOINT]
-    listed = {entry.name for entry in merged}
-    for name, group in flags.GROUPS.items():
-        changed = group.changed(config)
-        if changed and name in listed:
-            raise MisconfigurationError(
-                f"adapter_config: {', '.join(changed)} and the entry {name!r} of interceptors both set up the same "
-                "interceptor. Keep the entry and give it the parameters, or remove it and keep the flags."
-            )
-    for name, entry in flags.entries(config, output_dir=folder, only_changed=bool(config.interceptors)).items():
-        merged.insert(_place(name, merged, flags.GROUPS[name].changed(config)), entry)
-    return merged
+def _stage(name: str, known: Mapping[str, Kind]) -> str | None:
+    return known[name].stage if name in known else None
 
 
-def _place(name: str, merged: Sequence[InterceptorConfig], changed: Sequence[str]) -> int:
-    """Where the interceptor that flags switch on belongs, when the list leaves no doubt."""
-    ranks = [_RANK.get(entry.name, -1) for entry in merged]
-    place = next((index for index, rank in enumerate(ranks) if rank > _RANK[name]), len(ranks))
-    if any(rank < _RANK[name] for rank in ranks[place:]):
-        raise MisconfigurationError(
-            f"adapter_config: where {name!r}, switched on by {', '.join(changed)}, goes among the interceptors of the "
-            f"list is not clear. Write {name!r} into the list, at its place, and remove the flags."
-        )
+def _place(name: str, merged: Sequence[InterceptorConfig], same: Sequence[int]) -> int:
+    """Where the interceptor that flags switch on belongs in `merged`.
+
+    Args:
+        name: the interceptor.
+        merged: the entries so far.
+        same: indices of those that stand in its stage; the order among stages is given.
+
+    Raises:
+        LookupError: the list does not keep the order of the flag form, so there is no such place.
+    """
+    if name in _OUTERMOST:
+        return 0
+    ranks = {index: _RANK.get(merged[index].name, -1) for index in same}
+    place = next((index for index, rank in ranks.items() if rank > _RANK[name]), len(merged))
+    if any(rank < _RANK[name] for index, rank in ranks.items() if index > place and rank >= 0):
+        raise LookupError(name)
     return place
 
 
-def _idle(config: AdapterConfig, group: flags.FlagGroup) -> list[str]:
+def _idle(config: ChainConfig, group: flags.FlagGroup) -> list[str]:
     """Settings that were given although what they set is off."""
-    if group.switch is None or getattr(config, group.switch):
+    if group.switch is None or getattr(config, group.switch) is not False:
         return []
     return [name for name in group.settings if config.was_changed(name)]
 
 
-def _no_effect(name: str, switch: str | None) -> str:
-    return f"adapter_config: {name} has no effect, because {switch} is false"
-
-
-def _framing_headers(config: AdapterConfig) -> list[str]:
+def _framing_headers(config: ChainConfig, place: str) -> list[str]:
     added = [config.headers_to_add, *(entry.config.get("headers_to_add") for entry in config.interceptors)]
     return [
-        f"adapter_config: headers_to_add: {name} belongs to the connection and is not added"
+        f"{place}: headers_to_add: {name} belongs to the connection and is not added"
         for headers in added
         if isinstance(headers, dict)
         for name in headers

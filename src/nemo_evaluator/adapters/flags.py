@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig
+from nemo_evaluator.adapters.registry import BUILT_IN
+from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
 
 Config = dict[str, Any]
@@ -23,23 +24,27 @@ class FlagGroup:
 
     switch: str | None
     settings: tuple[str, ...]
-    parameters: Callable[[AdapterConfig, Path], Config | None]
+    parameters: Callable[[ChainConfig, Path], Config | None]
 
     @property
     def names(self) -> tuple[str, ...]:
         """All flags of the group."""
         return self.settings if self.switch is None else (self.switch, *self.settings)
 
-    def changed(self, config: AdapterConfig) -> list[str]:
-        """Those of its flags that differ from their defaults."""
-        return [name for name in self.names if config.was_changed(name)]
+    def changed(self, config: ChainConfig) -> list[str]:
+        """Those of its flags that differ from their defaults.
+
+        A key that holds parameters counts when it was given at all: beside a list, `retry: true` switches it on.
+        """
+        given = config.model_fields_set if self.switch in SWITCHES else frozenset[str]()
+        return [name for name in self.names if config.was_changed(name) or name in given]
 
 
 def _only_set(**parameters: Any) -> Config:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _system_message(config: AdapterConfig, _folder: Path) -> Config | None:
+def _system_message(config: ChainConfig, _folder: Path) -> Config | None:
     if not config.use_system_prompt:
         return None
     if config.custom_system_prompt is None:
@@ -47,24 +52,25 @@ def _system_message(config: AdapterConfig, _folder: Path) -> Config | None:
     return {"system_message": config.custom_system_prompt}
 
 
-def _payload_modifier(config: AdapterConfig, _folder: Path) -> Config | None:
+def _payload_modifier(config: ChainConfig, _folder: Path) -> Config | None:
     given = {name: getattr(config, name) for name in PAYLOAD_FLAGS}
     return {name: value for name, value in given.items() if value} or None
 
 
-def _request_logging(config: AdapterConfig, _folder: Path) -> Config | None:
+def _request_logging(config: ChainConfig, _folder: Path) -> Config | None:
     return _only_set(max_requests=config.max_logged_requests) if config.use_request_logging else None
 
 
-def _response_logging(config: AdapterConfig, _folder: Path) -> Config | None:
+def _response_logging(config: ChainConfig, _folder: Path) -> Config | None:
     return _only_set(max_responses=config.max_logged_responses) if config.use_response_logging else None
 
 
-def _caching(config: AdapterConfig, folder: Path) -> Config | None:
+def _caching(config: ChainConfig, folder: Path) -> Config | None:
     if not config.use_caching:
         return None
-    report = config.generate_html_report
-    least = config.html_report_size if report else 0
+    # The report is about all requests of the run, those to judges too.
+    report = not isinstance(config, AdapterConfig) or config.generate_html_report
+    least = config.html_report_size if report and isinstance(config, AdapterConfig) else 0
     return {
         "cache_dir": config.caching_dir or str(folder / "cache"),
         "reuse_cached_responses": True,
@@ -73,11 +79,12 @@ def _caching(config: AdapterConfig, folder: Path) -> Config | None:
         **_only_set(
             max_saved_requests=max(config.max_saved_requests or 0, least) or None,
             max_saved_responses=config.max_saved_responses and max(config.max_saved_responses, least),
+            seed_cache_dir=config.seed_cache_dir,
         ),
     }
 
 
-def _response_stats(config: AdapterConfig, folder: Path) -> Config | None:
+def _response_stats(config: ChainConfig, folder: Path) -> Config | None:
     if not config.tracking_requests_stats:
         return None
     return {
@@ -86,7 +93,7 @@ def _response_stats(config: AdapterConfig, folder: Path) -> Config | None:
     }
 
 
-def _reasoning(config: AdapterConfig, folder: Path) -> Config | None:
+def _reasoning(config: ChainConfig, folder: Path) -> Config | None:
     if not config.process_reasoning_traces:
         return None
     return {
@@ -101,7 +108,7 @@ def _reasoning(config: AdapterConfig, folder: Path) -> Config | None:
     }
 
 
-def _progress_tracking(config: AdapterConfig, folder: Path) -> Config | None:
+def _progress_tracking(config: ChainConfig, folder: Path) -> Config | None:
     if not config.use_progress_tracking:
         return None
     return {
@@ -112,8 +119,26 @@ def _progress_tracking(config: AdapterConfig, folder: Path) -> Config | None:
     }
 
 
-def _raise_client_errors(config: AdapterConfig, _folder: Path) -> Config | None:
+def _raise_client_errors(config: ChainConfig, _folder: Path) -> Config | None:
     return {} if config.use_raise_client_errors else None
+
+
+def _failed_request_logging(config: ChainConfig, _folder: Path) -> Config | None:
+    return {} if config.log_failed_requests else None
+
+
+def _switched(name: str, *, items: str | None = None) -> FlagGroup:
+    """The group of a key that holds true, false, the parameters, or a list that is its parameter `items`."""
+
+    def parameters(config: ChainConfig, _folder: Path) -> Config | None:
+        value = getattr(config, name)
+        if value is False:
+            return None
+        if items is not None and isinstance(value, list):
+            return {items: value}
+        return dict(value) if isinstance(value, dict) else {}
+
+    return FlagGroup(name, (), parameters)
 
 
 PAYLOAD_FLAGS = (
@@ -125,14 +150,33 @@ PAYLOAD_FLAGS = (
     "headers_to_rename",
 )
 
-# In the order of the generated chain.
+SWITCHES = (
+    "retry",
+    "concurrency",
+    "finish_reason",
+    "trace",
+    "budget",
+    "drop_params",
+    "modify_tools",
+    "turn_counter",
+    "headers",
+)
+"""Keys that hold the parameters of the interceptor of their name."""
+
 GROUPS: dict[str, FlagGroup] = {
     "system_message": FlagGroup("use_system_prompt", ("custom_system_prompt",), _system_message),
     "payload_modifier": FlagGroup(None, PAYLOAD_FLAGS, _payload_modifier),
     "request_logging": FlagGroup("use_request_logging", ("max_logged_requests",), _request_logging),
     "caching": FlagGroup(
         "use_caching",
-        ("caching_dir", "save_requests", "save_responses", "max_saved_requests", "max_saved_responses"),
+        (
+            "caching_dir",
+            "seed_cache_dir",
+            "save_requests",
+            "save_responses",
+            "max_saved_requests",
+            "max_saved_responses",
+        ),
         _caching,
     ),
     "response_stats": FlagGroup("tracking_requests_stats", ("logging_aggregated_stats_interval",), _response_stats),
@@ -146,12 +190,12 @@ GROUPS: dict[str, FlagGroup] = {
         "use_progress_tracking", ("progress_tracking_url", "progress_tracking_interval"), _progress_tracking
     ),
     "raise_client_errors": FlagGroup("use_raise_client_errors", (), _raise_client_errors),
+    "failed_request_logging": FlagGroup("log_failed_requests", (), _failed_request_logging),
+    **{name: _switched(name, items="params" if name == "drop_params" else None) for name in SWITCHES},
 }
 
-REPORT_FLAGS = ("generate_html_report", "html_report_size", "include_json")
 
-
-def entries(config: AdapterConfig, *, output_dir: Path, only_changed: bool = False) -> dict[str, InterceptorConfig]:
+def entries(config: ChainConfig, *, output_dir: Path, only_changed: bool = False) -> dict[str, InterceptorConfig]:
     """The entries that the flags of `config` stand for, by name, in order, without the endpoint.
 
     Args:
@@ -163,7 +207,9 @@ def entries(config: AdapterConfig, *, output_dir: Path, only_changed: bool = Fal
         MisconfigurationError: flags that need each other are not all given.
     """
     found = {}
-    for name, group in GROUPS.items():
+    # In the order of the generated chain.
+    for name in (name for name in BUILT_IN if name in GROUPS):
+        group = GROUPS[name]
         if only_changed and not group.changed(config):
             continue
         parameters = group.parameters(config, output_dir)

@@ -1,0 +1,173 @@
+"""From an evaluation to the endpoints that its proxy stands in front of: the model's, and those of judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nemo_evaluator.adapters.chain import check_endpoint_type, names, resolve_chain
+from nemo_evaluator.adapters.discovery import discover_interceptors
+from nemo_evaluator.adapters.judges import judge_parameters
+from nemo_evaluator.adapters.messages import MODEL
+from nemo_evaluator.adapters.redaction import REDACTED
+from nemo_evaluator.adapters.registry import Kind
+from nemo_evaluator.adapters.route import Route
+from nemo_evaluator.adapters.upstream import DEFAULT_REQUEST_TIMEOUT, Upstream
+from nemo_evaluator.api.adapter_config import AdapterConfig, UpstreamConfig
+from nemo_evaluator.api.api_dataclasses import Evaluation
+from nemo_evaluator.errors import MisconfigurationError
+from nemo_evaluator.shell import is_variable_name
+
+_INHERITED = ("use_caching", "caching_dir", "seed_cache_dir", "trace", "budget")
+"""What holds for a run as a whole, and so for judges that do not say otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Further:
+    """An endpoint beside the model's, before it is a route."""
+
+    name: str
+    config: UpstreamConfig
+    parameter: tuple[str, ...] | None
+
+
+def resolve_routes(evaluation: Evaluation, output_dir: str | Path) -> tuple[Route, ...]:
+    """The endpoints of a run with their chains, the model's first.
+
+    Nothing is started. Judges are those of `adapter_config.upstreams`, and those whose URL stands in one of the
+    parameters that published harnesses use.
+
+    Args:
+        evaluation: the resolved evaluation; its endpoint has a URL.
+        output_dir: the folder of the run.
+
+    Raises:
+        MisconfigurationError: something in the adapter's configuration is unknown, wrong or contradicts itself.
+    """
+    endpoint = evaluation.target.api_endpoint
+    assert endpoint is not None
+    assert endpoint.url is not None
+    config = endpoint.adapter_config or AdapterConfig()
+    further = list(_further(evaluation, config))
+    asked = [*names(config), *(name for entry in further for name in names(entry.config))]
+    known = discover_interceptors(config.discovery, asked).kinds
+    chain = resolve_chain(config, output_dir=output_dir, known=known)
+    check_endpoint_type(chain, endpoint.type, url=endpoint.url)
+    params = evaluation.config.params
+    # The harness's own time-out ends a request; the proxy's is only there for harnesses that have none.
+    seconds = max(DEFAULT_REQUEST_TIMEOUT, (params and params.request_timeout) or 0)
+    model = Route(upstream=Upstream(url=endpoint.url, request_timeout=seconds), chain=chain, known=known)
+    return model, *(_route(entry, evaluation, config, output_dir=output_dir, known=known) for entry in further)
+
+
+def routing_notices(evaluation: Evaluation) -> tuple[str, ...]:
+    """What a user should be told once: which judges go through the proxy without having been configured."""
+    endpoint = evaluation.target.api_endpoint
+    config = (endpoint.adapter_config if endpoint else None) or AdapterConfig()
+    return tuple(
+        f"requests to the URL in {'.'.join(entry.parameter)} go through the proxy too, as {entry.name!r} "
+        f"(adapter_config.upstreams: {{{entry.name}: false}} switches that off)"
+        for entry in _further(evaluation, config)
+        if entry.name not in config.upstreams and entry.parameter is not None
+    )
+
+
+def replaced_parameters(routes: tuple[Route, ...], urls: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """What stands in the command in place of judges' URLs: the keys of each parameter, and the URL of its route."""
+    return {route.parameter: urls[route.name] for route in routes if route.parameter is not None}
+
+
+def without_keys(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """The same routes for a run that asks no endpoint."""
+    return tuple(replace(route, api_key_name=None) for route in routes)
+
+
+def _further(evaluation: Evaluation, config: AdapterConfig) -> Iterator[_Further]:
+    params = evaluation.config.params
+    found = judge_parameters(params.extra if params else None)
+    for name, upstream in config.upstreams.items():
+        _check_name(name)
+        parameter = tuple(upstream.parameter.split(".")) if upstream.parameter else found.get(name)
+        if upstream.enabled:
+            yield _Further(name, upstream, parameter)
+    taken = {tuple(upstream.parameter.split(".")) for upstream in config.upstreams.values() if upstream.parameter}
+    for name, keys in found.items():
+        if name not in config.upstreams and keys not in taken:
+            yield _Further(name, UpstreamConfig(), keys)
+
+
+def _check_name(name: str) -> None:
+    if name == MODEL or not is_variable_name(name):
+        why = "is the endpoint under test" if name == MODEL else "must consist of letters, digits and _"
+        raise MisconfigurationError(f"adapter_config.upstreams: the name of an endpoint, {name!r}, {why}")
+
+
+def _route(
+    entry: _Further, evaluation: Evaluation, config: AdapterConfig, *, output_dir: str | Path, known: Mapping[str, Kind]
+) -> Route:
+    place = f"adapter_config.upstreams.{entry.name}"
+    at_parameter = _value_at(evaluation, entry.parameter, place) if entry.parameter else None
+    url = entry.config.url or at_parameter
+    if not isinstance(url, str) or not url:
+        raise MisconfigurationError(
+            f"{place}: has no URL: give `url`, or in `parameter` the path of a parameter that holds one, such as "
+            "config.params.extra.judge.url"
+        )
+    if REDACTED in url:
+        raise MisconfigurationError(f"{place}: its URL holds {REDACTED}, which stands for a value that is not written")
+    upstream = Upstream(url=url, request_timeout=entry.config.request_timeout)
+    if upstream.basic_authorization is not None:
+        raise MisconfigurationError(
+            f"{place}: its URL holds a user name or password, which would be written to files; put the key into an "
+            "environment variable and name it in `api_key_name`"
+        )
+    chain = resolve_chain(_with_inherited(entry.config, config), output_dir=output_dir, known=known, place=place)
+    check_endpoint_type(chain, None, url=url)
+    return Route(
+        upstream=upstream,
+        name=entry.name,
+        chain=chain,
+        known=known,
+        api_key_name=entry.config.api_key_name,
+        parameter=entry.parameter,
+    )
+
+
+def _with_inherited(upstream: UpstreamConfig, config: AdapterConfig) -> UpstreamConfig:
+    """The configuration of a judge in the flag form, with what holds for the whole run; lists stand for themselves."""
+    if upstream.interceptors:
+        return upstream
+    return upstream.with_set(
+        **{
+            name: value
+            for name, value in _of_run(config).items()
+            if name not in upstream.model_fields_set and not upstream.was_changed(name)
+        }
+    )
+
+
+def _of_run(config: AdapterConfig) -> dict[str, Any]:
+    if not config.interceptors:
+        return {name: getattr(config, name) for name in _INHERITED if config.was_changed(name)}
+    listed = {entry.name: entry.config for entry in config.interceptors if entry.enabled}
+    caching = listed.get("caching", {})
+    return {
+        "use_caching": "caching" in listed,
+        "caching_dir": caching.get("cache_dir"),
+        "seed_cache_dir": caching.get("seed_cache_dir"),
+        **{name: listed[name] or True for name in ("trace", "budget") if name in listed},
+    }
+
+
+def _value_at(evaluation: Evaluation, keys: tuple[str, ...], place: str) -> Any:
+    value: Any = evaluation.model_dump(mode="json")
+    for index, key in enumerate(keys):
+        if not isinstance(value, Mapping) or key not in value:
+            raise MisconfigurationError(
+                f"{place}.parameter: the configuration has no {'.'.join(keys[: index + 1])}; it must name a parameter "
+                "of the task, such as config.params.extra.judge.url"
+            )
+        value = value[key]
+    return value
