@@ -75,12 +75,11 @@ class Request:
         sample: which sample of the benchmark it is about, as the harness says (`X-Sample-Id`); None when it does not.
         planned: how many samples the harness means to ask for (`X-Samples-Planned`); None when it does not say.
         attempt: 1, or more when the proxy repeats it.
-        received_headers: the names in lower case of the headers that the harness sent, with their values.
     """
 
     __slots__ = (
-        "_body", "_document", "_is_parsed", "attempt", "headers", "id", "method", "planned", "received_headers",
-        "sample", "upstream", "url",
+        "_body", "_document", "_is_parsed", "_received", "attempt", "headers", "id", "method", "planned", "sample",
+        "upstream", "url",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +100,7 @@ class Request:
         self.sample: str | None = None
         self.planned: int | None = None
         self.attempt = 1
-        self.received_headers: dict[str, str] = {name.lower(): value for name, value in headers.items()}
+        self._received = tuple(headers.items())
         self._body: bytes | None = body
         self._document: Any = None
         self._is_parsed = False
@@ -118,6 +117,11 @@ class Request:
         self._body = body
         self._document = None
         self._is_parsed = False
+
+    @property
+    def received_headers(self) -> dict[str, str]:
+        """The names in lower case of the headers that the harness sent, with their values."""
+        return {name.lower(): value for name, value in self._received}
 
     @property
     def is_counted(self) -> bool:

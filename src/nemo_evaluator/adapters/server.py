@@ -8,19 +8,19 @@ import itertools
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multidict import CIMultiDict
 
 from nemo_evaluator.adapters.context import Ends
 from nemo_evaluator.adapters.failures import UpstreamFailure
-from nemo_evaluator.adapters.http_head import Incoming
 from nemo_evaluator.adapters.interceptor import CallNext, InterceptorFailure
 from nemo_evaluator.adapters.messages import Request, Response, error_response
 from nemo_evaluator.adapters.redaction import redact_text, secrets_of
-from nemo_evaluator.adapters.reply import Reply
-from nemo_evaluator.adapters.request_reader import Limits
+from nemo_evaluator.adapters.server_head import Incoming
 from nemo_evaluator.adapters.server_protocol import ClientGone, Connection, Connections
+from nemo_evaluator.adapters.server_reader import Limits
+from nemo_evaluator.adapters.server_reply import Reply
 from nemo_evaluator.adapters.stats import StatsRecorder
 from nemo_evaluator.adapters.upstream import Upstream
 
@@ -30,6 +30,9 @@ STALLED_SECONDS = 300.0
 """How long a client may take nothing of an answer that waits for it."""
 _LARGEST_HEADER = 64 * 1024
 _IDLE_SECONDS = 3630.0
+
+_MOST_ADDRESSES = 1000
+"""Harnesses use few addresses; those are found without being put together anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +46,17 @@ class ServedRoute:
     upstream: Upstream
     chain: CallNext
     stats: StatsRecorder
+    _addresses: dict[tuple[bytes, bytes], str] = field(default_factory=dict, repr=False)
+
+    def address(self, path: bytes, query: bytes) -> str | None:
+        """The URL that a path after the token's slash stands for; None when it is not below the endpoint's base."""
+        found = self._addresses.get((path, query))
+        if found is not None:
+            return found
+        url = self.upstream.target(f"/{path.decode('latin-1')}" if path else "", query.decode("latin-1"))
+        if url is not None and len(self._addresses) < _MOST_ADDRESSES:
+            self._addresses[path, query] = url
+        return url
 
 
 class HarnessServer:
@@ -77,8 +91,8 @@ class HarnessServer:
         found = [route for known, route in self._routes if hmac.compare_digest(token, known)]
         if not found:
             return _Visit(self, incoming, None, None)
-        url = found[0].upstream.target(f"/{rest.decode('latin-1')}" if rest else "", query.decode("latin-1"))
-        return _Visit(self, incoming, found[0], url)
+        route = found[0]
+        return _Visit(self, incoming, route, route.address(rest, query))
 
     def next_id(self) -> str:
         """An id that no other request of the run has."""
@@ -118,7 +132,8 @@ class _Visit:
             try:
                 await self._send(response, connection)
             finally:
-                await response.aclose()
+                if not isinstance(response.body, bytes):
+                    await response.aclose()
         except (asyncio.CancelledError, ClientGone):
             self.left()
             raise

@@ -12,8 +12,8 @@ import struct
 from collections import deque
 from typing import cast
 
-from nemo_evaluator.adapters.http_head import CONTINUE
-from nemo_evaluator.adapters.request_reader import Admit, Limits, RequestReader, Visit
+from nemo_evaluator.adapters.server_head import CONTINUE
+from nemo_evaluator.adapters.server_reader import Admit, Limits, RequestReader, Visit
 
 SWEEP_SECONDS = 0.5
 _READ_BYTES = 256 * 1024
@@ -81,8 +81,8 @@ class Connection(asyncio.BufferedProtocol):
     """One connection: its requests, one after another, and the way back for their answers."""
 
     __slots__ = (
-        "_all", "_buffered", "_is_full", "_is_last", "_moved", "_reader", "_since", "_transport", "_waiter",
-        "_waiting", "task",
+        "_all", "_buffered", "_is_last", "_moved", "_reader", "_since", "_transport", "_waiter", "_waiting",
+        "is_full", "task",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -94,7 +94,8 @@ class Connection(asyncio.BufferedProtocol):
         """The answer under way."""
         self._waiting: deque[Visit] = deque()
         self._is_last = False
-        self._is_full = False
+        self.is_full = False
+        """Whether so much of what was written is still to be sent that its writer should wait."""
         self._waiter: asyncio.Future[None] | None = None
         # When the sweep saw the present state for the first time, and what waits to be sent; 0.0: not yet.
         self._since = 0.0
@@ -126,11 +127,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The client is slower than its answer."""
-        self._is_full = True
+        self.is_full = True
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._is_full = False
+        self.is_full = False
         self._moved = 0.0
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -146,8 +147,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(data)
 
     async def drain(self) -> None:
-        """Wait while too much of what was written is still to be sent."""
-        if self._is_full and not self._transport.is_closing():
+        """Wait while `is_full`."""
+        if self.is_full and not self._transport.is_closing():
             self._waiter = self._all.loop.create_future()
             await self._waiter
 
@@ -220,7 +221,8 @@ class Connection(asyncio.BufferedProtocol):
     async def _answer(self, visit: Visit) -> None:
         try:
             await visit.answer(self)
-            await self.drain()
+            if self.is_full:
+                await self.drain()
         except ClientGone:
             self._transport.close()
         except BaseException:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nemo_evaluator.adapters.http_head import (
-    Framing,
-    Incoming,
-    UnsendableError,
-    answer_head,
-    declared_length,
-    stream_framing,
-)
 from nemo_evaluator.adapters.messages import BodyStream, Response
+from nemo_evaluator.adapters.server_head import Incoming, UnsendableError, answer_head, declared_length, has_body
 from nemo_evaluator.adapters.server_protocol import Connection
 
 Over = Callable[[int | None, str | None], None]
@@ -55,7 +48,9 @@ class Reply:
             # The length is that of the body which a GET would have got (RFC 9110, 8.6).
             declared = declared_length(response)
             body, length = b"", length if declared is None else declared
-        head = answer_head(response, Framing(length), incoming)
+        elif not has_body(response, incoming):
+            body = b""
+        head = answer_head(response, incoming, length=length)
         self.has_begun = True
         self._over(response.status, response.flaw)
         if len(body) <= _LONGEST_JOINED:
@@ -72,29 +67,31 @@ class Reply:
             ClientGone: it cannot be sent any more.
         """
         response, connection = self._response, self._connection
-        framing = stream_framing(response, self._incoming)
-        if framing.has_body and framing.length is None and not framing.is_chunked:
+        is_sent, length = has_body(response, self._incoming), declared_length(response)
+        is_chunked = is_sent and length is None and self._incoming.has_chunks
+        if is_sent and length is None and not is_chunked:
             self._ends_with_connection = True
             self._incoming.keeps_connection = False
-        head = answer_head(response, framing, self._incoming)
+        head = answer_head(response, self._incoming, length=length, is_chunked=is_chunked)
         self.has_begun = True
         connection.write(head)
-        left = framing.length if framing.has_body else None
+        left = length if is_sent else None
         async for chunk in body:
             if body.is_complete:
                 self._over(response.status, response.flaw)
-            if not chunk or not framing.has_body:
+            if not chunk or not is_sent:
                 continue
             if left is not None:
                 left -= len(chunk)
                 if left < 0:
-                    raise UnsendableError(f"its body is longer than its Content-Length, {framing.length}")
-            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if framing.is_chunked else chunk)
-            await connection.drain()
+                    raise UnsendableError(f"its body is longer than its Content-Length, {length}")
+            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
+            if connection.is_full:
+                await connection.drain()
         if left:
-            raise UnsendableError(f"its body is shorter than its Content-Length, {framing.length}")
+            raise UnsendableError(f"its body is shorter than its Content-Length, {length}")
         self._over(response.status, response.flaw)
-        if framing.is_chunked:
+        if is_chunked:
             connection.write(b"0\r\n\r\n")
 
     def cut(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
-from nemo_evaluator.adapters.http_head import HeadError, Incoming, RawHeader
+from nemo_evaluator.adapters.server_head import HeadError, Incoming, RawHeader
 
 if TYPE_CHECKING:
     from nemo_evaluator.adapters.server_protocol import Connection

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from nemo_evaluator.adapters.messages import HOP_BY_HOP, Response
@@ -140,26 +139,9 @@ def _known(raw_name: bytes) -> tuple[str, str | None]:
     return name, "" if lower in HOP_BY_HOP else None
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """How the end of an answer's body is found.
-
-    Attributes:
-        length: bytes of the body; None when that is not known beforehand.
-        is_chunked: whether it is sent in chunks; without that and a length it ends with the connection.
-        has_body: whether a body is sent at all.
-    """
-
-    length: int | None
-    is_chunked: bool = False
-    has_body: bool = True
-
-
-def stream_framing(response: Response, incoming: Incoming) -> Framing:
-    """How to send a body that is still arriving."""
-    has_body = incoming.method != "HEAD" and response.status not in (_NO_CONTENT, _NOT_MODIFIED)
-    length = declared_length(response)
-    return Framing(length, is_chunked=has_body and length is None and incoming.has_chunks, has_body=has_body)
+def has_body(response: Response, incoming: Incoming) -> bool:
+    """Whether a body belongs to the answer (RFC 9112, 6.3)."""
+    return incoming.method != "HEAD" and response.status not in (_NO_CONTENT, _NOT_MODIFIED)
 
 
 def declared_length(response: Response) -> int | None:
@@ -169,8 +151,16 @@ def declared_length(response: Response) -> int | None:
     return _count(value)
 
 
-def answer_head(response: Response, framing: Framing, incoming: Incoming) -> bytes:
+def answer_head(
+    response: Response, incoming: Incoming, *, length: int | None = None, is_chunked: bool = False
+) -> bytes:
     """The status line and the header lines, with the empty line at their end.
+
+    Args:
+        response: the answer.
+        incoming: the request.
+        length: bytes of the body; None when that is not known beforehand.
+        is_chunked: whether the body is sent in chunks; without that and a length it ends with the connection.
 
     Raises:
         UnsendableError: its status is no final one, or a header or the reason would break the lines.
@@ -183,10 +173,10 @@ def answer_head(response: Response, framing: Framing, incoming: Incoming) -> byt
         start = _line_start(name)
         if start:
             lines.append(start + value)
-    if framing.is_chunked:
+    if is_chunked:
         lines.append("Transfer-Encoding: chunked")
-    elif framing.length is not None and status != _NO_CONTENT:
-        lines.append(f"Content-Length: {framing.length}")
+    elif length is not None and status != _NO_CONTENT:
+        lines.append(f"Content-Length: {length}")
     if not incoming.keeps_connection:
         lines.append("Connection: close")
     elif not incoming.has_chunks:
