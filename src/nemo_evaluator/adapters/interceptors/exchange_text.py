@@ -1,0 +1,106 @@
+"""Requests and answers as one line of a log: cut to a stated length, and without secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from multidict import CIMultiDict
+
+from nemo_evaluator.adapters.messages import Decoder, Request, TooLargeError
+from nemo_evaluator.adapters.redaction import REDACTED, hide_secrets, is_secret_header, redact_url, secrets_of
+
+LOGGER = "nemo_evaluator.adapters.requests"
+"""The logger that requests and answers are written to."""
+
+LONGEST_BODY = 4000
+"""Characters of a body that are shown, after media are shortened."""
+
+LOOKED_AT = 1024 * 1024
+"""Bytes of a body that are looked at."""
+
+log = logging.getLogger(LOGGER)
+
+_MEDIA = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
+_MEDIA_SHOWN = 24
+_BREAKS = re.compile(r"\s*[\r\n\u2028\u2029]\s*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def request_line(request: Request) -> str:
+    """Which request it is: method, URL, endpoint and, where known, the sample and its own id."""
+    known = [request.upstream]
+    if request.sample is not None:
+        known.append(f"sample {request.sample}")
+    if request.id:
+        known.append(f"request {request.id}")
+    return _one_line(f"{request.method} {redact_url(request.url)} ({', '.join(known)})")
+
+
+def headers_text(headers: CIMultiDict[str], secrets: set[str]) -> str:
+    """All headers as a JSON object; those that hold credentials show `<redacted>`."""
+    shown: dict[str, Any] = {}
+    for name, value in headers.items():
+        text = REDACTED if is_secret_header(name, value) else hide_secrets(value, secrets)
+        shown[name] = f"{shown[name]}, {text}" if name in shown else text
+    return _one_line(json.dumps(shown, ensure_ascii=False))
+
+
+def body_text(body: bytes, headers: Mapping[str, str], secrets: set[str], *, size: int | None = None) -> str:
+    """A body as text in one line; what is no text is only named, with its size.
+
+    Args:
+        body: as on the wire, or its beginning.
+        headers: say of what type and coding it is.
+        secrets: what must not be shown.
+        size: bytes of the whole body, when `body` is only its beginning.
+    """
+    size = len(body) if size is None else size
+    if size == 0:
+        return "(empty)"
+    text = _text(body[:LOOKED_AT], headers.get("Content-Encoding", ""))
+    if text is None:
+        return f"({size:,} bytes of {headers.get('Content-Type', 'an unnamed type')})"
+    text = _MEDIA.sub(_shortened, hide_secrets(text, secrets))
+    text = _one_line(text.strip())
+    if len(text) <= LONGEST_BODY and size <= LOOKED_AT:
+        return text
+    return f"{text[:LONGEST_BODY]}… ({size:,} bytes in all)"
+
+
+def secrets_in(request: Request) -> set[str]:
+    """The secrets of a request, sent by the harness or added since."""
+    return secrets_of(request.headers.items(), request.url) | secrets_of(request.received_headers.items(), request.url)
+
+
+def _text(body: bytes, coding: str) -> str | None:
+    try:
+        unpacked = Decoder(coding or "identity").feed(body, limit=16 * LOOKED_AT)[:LOOKED_AT]
+        return _decoded(unpacked)
+    except (TooLargeError, ValueError):
+        return None
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        # A character that the cut goes through is no reason to call the text none.
+        if error.start < len(data) - 3:
+            raise
+        text = data[: error.start].decode()
+    if "\0" in text:
+        raise ValueError("binary data")
+    return text
+
+
+def _shortened(match: re.Match[str]) -> str:
+    return f"{match[0][:_MEDIA_SHOWN]}…({len(match[0]):,} characters)"
+
+
+def _one_line(text: str) -> str:
+    """`text` without line breaks and control characters, so that nobody can write lines of their own into a log."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", _BREAKS.sub(" ", text))
