@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
+from copy import deepcopy
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from nemo_evaluator.adapters.interceptor import CallNext
+from nemo_evaluator.adapters.interceptors.headers import CONTROL, HEADER_NAME
+from nemo_evaluator.adapters.json_text import to_json
 from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.parameters import Parameters
-from nemo_evaluator.adapters.redaction import REDACTED
+from nemo_evaluator.adapters.redaction import REDACTED, Secret
 
-HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
-
-_NAME_BEGIN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+HeaderName = Annotated[str, Field(pattern=f"^{HEADER_NAME.pattern}$")]
 
 FRAMING_HEADERS = ("host", "content-length", "connection", "transfer-encoding")
 """Headers that belong to the connection; in `headers_to_add` they have no effect."""
@@ -31,6 +30,19 @@ class PayloadModifierParameters(Parameters):
     headers_to_remove: list[str] | None = None
     headers_to_rename: dict[str, HeaderName] | None = None
 
+    @field_validator("params_to_add", mode="after")
+    @classmethod
+    def _is_json(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name, item in (value or {}).items():
+            try:
+                to_json(item)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"the value of {name!r} cannot be sent: JSON has text, finite numbers, true, false, null, lists "
+                    "and mappings only"
+                ) from None
+        return value
+
     @field_validator("headers_to_add", mode="before")
     @classmethod
     def _check_values(cls, value: Any) -> Any:
@@ -38,11 +50,11 @@ class PayloadModifierParameters(Parameters):
             return value
         for name, item in value.items():
             # Neither values nor the rest of a name that is none are shown: they may be keys.
-            shown = _NAME_BEGIN.match(str(name))
+            shown = HEADER_NAME.match(str(name))
             if shown is None or shown[0] != str(name):
                 begin = f"beginning with {shown[0]!r} " if shown else ""
                 raise ValueError(f"a name {begin}is no header name: write names and values apart, as NAME: VALUE")
-            if isinstance(item, str) and _CONTROL.search(item):
+            if isinstance(item, str) and CONTROL.search(item):
                 raise ValueError(f"the value of {name!r} has a line break or another control character: remove it")
             if item == REDACTED:
                 raise ValueError(f"the value of {name!r} was hidden when this configuration was written: give it again")
@@ -66,7 +78,8 @@ class PayloadModifier:
         self._headers_to_remove = parameters.headers_to_remove or []
         self._headers_to_rename = parameters.headers_to_rename or {}
         self._headers_to_add = {
-            name: value
+            # Mostly keys of gateways, under any name.
+            name: Secret(value)
             for name, value in (parameters.headers_to_add or {}).items()
             if name.lower() not in FRAMING_HEADERS
         }
@@ -82,8 +95,12 @@ class PayloadModifier:
         return await call_next(request)
 
     def _changed(self, body: dict[str, Any]) -> dict[str, Any]:
-        body = _without(body, self._remove)
-        body.update(self._add)
+        if self._remove:
+            body = _without(body, self._remove)
+        # A copy: interceptors further in may change what is in it.
+        body.update(deepcopy(self._add))
+        if not self._rename:
+            return body
         return {self._rename.get(key, key): value for key, value in body.items()}
 
     def _change_headers(self, request: Request) -> None:
