@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from nemo_evaluator.adapters.interceptor import CallNext
 from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.parameters import Parameters
+from nemo_evaluator.adapters.usable import expected_of
 
 
 class SystemMessageParameters(Parameters):
@@ -19,7 +21,9 @@ class SystemMessageParameters(Parameters):
 class SystemMessage:
     """Puts one system message before the conversation: the text joined with those that were there, or in their place.
 
-    It works on chat requests. A POST without `messages` fails, rather than going out without the system message.
+    It works on chat requests, and on those of the responses API, whose `instructions` are the system message. Requests
+    for embeddings have no conversation and pass. Any other POST without `messages` fails, rather than going out without
+    the system message.
     """
 
     def __init__(self, parameters: SystemMessageParameters) -> None:
@@ -28,24 +32,35 @@ class SystemMessage:
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Change the request's messages."""
-        if request.is_counted:
+        if request.is_counted and expected_of(request.url) != "data":
             body = request.json()
             messages = body.get("messages") if isinstance(body, dict) else None
-            if not isinstance(messages, list):
+            if isinstance(messages, list):
+                body["messages"] = self._with_system_message(messages)
+            elif isinstance(body, dict) and urlsplit(request.url).path.rstrip("/").endswith("/responses"):
+                body["instructions"] = self._with_instructions(body.get("instructions"))
+            else:
                 raise ValueError("the request has no messages; a system message needs a chat endpoint")
-            body["messages"] = self._with_system_message(messages)
             request.replace_json(body)
         return await call_next(request)
+
+    def _with_instructions(self, earlier: Any) -> str:
+        if not isinstance(earlier, str | None):
+            raise TypeError("the request has 'instructions' that are not text")
+        return self._joined([earlier] if earlier else [])
 
     def _with_system_message(self, messages: list[Any]) -> list[Any]:
         earlier = [_text_of(message) for message in messages if _is_system(message)]
         others = [message for message in messages if not _is_system(message)]
+        return [{"role": "system", "content": self._joined(earlier)}, *others]
+
+    def _joined(self, earlier: list[str]) -> str:
         parts = {
             "prepend": [self._text, *earlier],
             "append": [*earlier, self._text],
             "replace": [self._text],
         }[self._strategy]
-        return [{"role": "system", "content": "\n".join(parts)}, *others]
+        return "\n".join(parts)
 
 
 def _is_system(message: Any) -> bool:
