@@ -45,21 +45,29 @@ class RaiseClientErrorsParameters(Parameters):
 
 
 class RaiseClientErrors:
-    """The first matching answer ends the run. It reaches the harness unchanged; every further request is refused with
-    the same status, and never sent.
+    """The first matching answer of the endpoint ends the run. It is counted and reaches the harness unchanged; every
+    further request is refused with the same status, and never sent. Errors that the proxy or another interceptor made
+    are none of the endpoint's answers.
     """  # noqa: D205  one sentence and its consequence
 
     def __init__(self, parameters: RaiseClientErrorsParameters, context: Context) -> None:
         self._parameters = parameters
+        self._name = context.name
         self._ends = context.ends
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Watch the answer's status."""
         response = await call_next(request)
-        if request.is_counted and self._parameters.ends_the_run(response.status):
-            self._ends.end(
-                f"the endpoint answered {response.status}, which raise_client_errors makes the end of the run",
-                "endpoint",
-                status=response.status,
-            )
+        is_of_endpoint = response.exchange is not None and response.exchange.source == "endpoint"
+        if request.is_counted and is_of_endpoint and self._parameters.ends_the_run(response.status):
+            try:
+                # The end of the run may stop the harness: what the endpoint said must be there before.
+                await response.read_raw()
+            finally:
+                self._ends.end(
+                    f"the endpoint {self._name!r} answered {response.status}, which raise_client_errors makes the end "
+                    "of the run",
+                    "endpoint",
+                    status=response.status,
+                )
         return response
