@@ -11,10 +11,25 @@ from pydantic import BaseModel, ValidationError
 from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.interceptor import Interceptor, NamedInterceptor
 from nemo_evaluator.adapters.interceptors import inactive
+from nemo_evaluator.adapters.interceptors.budget import Budget, BudgetParameters
+from nemo_evaluator.adapters.interceptors.concurrency import Concurrency, ConcurrencyParameters
+from nemo_evaluator.adapters.interceptors.drop_params import DropParams, DropParamsParameters
+from nemo_evaluator.adapters.interceptors.headers import Headers, HeadersParameters
+from nemo_evaluator.adapters.interceptors.modify_tools import ModifyTools, ModifyToolsParameters
 from nemo_evaluator.adapters.interceptors.payload_modifier import PayloadModifier, PayloadModifierParameters
+from nemo_evaluator.adapters.interceptors.progress_tracking import ProgressTracking, ProgressTrackingParameters
 from nemo_evaluator.adapters.interceptors.raise_client_errors import RaiseClientErrors, RaiseClientErrorsParameters
 from nemo_evaluator.adapters.interceptors.reasoning import Reasoning, ReasoningParameters
+from nemo_evaluator.adapters.interceptors.request_logging import RequestLogging, RequestLoggingParameters
+from nemo_evaluator.adapters.interceptors.response_logging import (
+    FailedRequestLogging,
+    FailedRequestLoggingParameters,
+    ResponseLogging,
+    ResponseLoggingParameters,
+)
+from nemo_evaluator.adapters.interceptors.retry import Retry, RetryParameters
 from nemo_evaluator.adapters.interceptors.system_message import SystemMessage, SystemMessageParameters
+from nemo_evaluator.adapters.interceptors.turn_counter import TurnCounter, TurnCounterParameters
 from nemo_evaluator.adapters.parameters import Parameters
 from nemo_evaluator.adapters.registration import STAGES, Stage
 from nemo_evaluator.api.adapter_config import InterceptorConfig
@@ -48,15 +63,23 @@ def _plain(make: Callable[[Any], Interceptor]) -> Callable[[Any, Context], Inter
 
 # In the order in which the flag form switches them on.
 BUILT_IN: dict[str, BuiltIn] = {
+    "failed_request_logging": BuiltIn(FailedRequestLoggingParameters, _plain(FailedRequestLogging)),
     "system_message": BuiltIn(SystemMessageParameters, _plain(SystemMessage)),
     "payload_modifier": BuiltIn(PayloadModifierParameters, _plain(PayloadModifier)),
-    "request_logging": BuiltIn(inactive.RequestLoggingParameters),
+    "modify_tools": BuiltIn(ModifyToolsParameters, _plain(ModifyTools)),
+    "headers": BuiltIn(HeadersParameters, Headers),
+    "request_logging": BuiltIn(RequestLoggingParameters, _plain(RequestLogging)),
     "caching": BuiltIn(inactive.CachingParameters),
     "response_stats": BuiltIn(inactive.ResponseStatsParameters),
-    "response_logging": BuiltIn(inactive.ResponseLoggingParameters),
+    "response_logging": BuiltIn(ResponseLoggingParameters, _plain(ResponseLogging)),
     "reasoning": BuiltIn(ReasoningParameters, _plain(Reasoning)),
-    "progress_tracking": BuiltIn(inactive.ProgressTrackingParameters),
+    "progress_tracking": BuiltIn(ProgressTrackingParameters, ProgressTracking),
     "raise_client_errors": BuiltIn(RaiseClientErrorsParameters, RaiseClientErrors),
+    "turn_counter": BuiltIn(TurnCounterParameters, TurnCounter),
+    "drop_params": BuiltIn(DropParamsParameters, DropParams),
+    "retry": BuiltIn(RetryParameters, Retry, stage="transport"),
+    "concurrency": BuiltIn(ConcurrencyParameters, Concurrency, stage="transport"),
+    "budget": BuiltIn(BudgetParameters, Budget, stage="transport"),
     ENDPOINT: BuiltIn(Parameters),
 }
 

@@ -27,22 +27,6 @@ class CachingParameters(Parameters):
     max_saved_responses: Count | None = None
 
 
-class RequestLoggingParameters(Parameters):
-    """Writes requests to the log."""
-
-    log_request_body: bool = True
-    log_request_headers: bool = True
-    max_requests: Count | None = 2
-
-
-class ResponseLoggingParameters(Parameters):
-    """Writes responses to the log."""
-
-    log_response_body: bool = True
-    log_response_headers: bool = True
-    max_responses: Count | None = None
-
-
 class ResponseStatsParameters(Parameters):
     """Counts tokens, latencies and statuses; the proxy always does, whatever the parameters say."""
 
@@ -53,16 +37,6 @@ class ResponseStatsParameters(Parameters):
     save_individuals: bool = True
     cache_dir: str = "/tmp/response_stats_interceptor"  # noqa: S108  as above
     logging_aggregated_stats_interval: Interval = 100
-
-
-class ProgressTrackingParameters(Parameters):
-    """Tells a URL how far the run is."""
-
-    progress_tracking_url: str | None = None
-    progress_tracking_interval: Interval = 1
-    progress_tracking_interval_seconds: Annotated[float, Field(gt=0)] | None = None
-    request_method: str = "PATCH"
-    output_dir: str | None = None
 
 
 class PostEvalReportParameters(Parameters):
