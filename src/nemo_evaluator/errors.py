@@ -8,7 +8,8 @@
   * HarnessError                 4   the harness failed, or was ended by its time limit
   * ResultsError                 5   the harness ended well but its results cannot be read
   * SelfTestError                6   a self-test verdict differs from the expected one
-  * DataError                    7   a dataset is missing, gated or damaged
+  * DataError                    7   a dataset is missing, gated or damaged, or a stored answer that a replay needs
+  * BudgetError                  8   the budget of the run is used up
 
 A run ended by a signal exits with 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM).
 Messages say what was wrong, where, what is allowed and what to do next. Only `cli` prints them.
@@ -62,14 +63,24 @@ class SelfTestError(EvaluatorError):
 
 
 class DataError(EvaluatorError):
-    """A dataset cannot be had: missing, gated, offline, or not of the expected form."""
+    """A dataset cannot be had: missing, gated, offline, or not of the expected form. Or a replay asked for an answer
+    that is not in the store.
+    """  # noqa: D205  one sentence for each of the two
 
     exit_code = 7
 
 
-class InterruptedRun(EvaluatorError):  # noqa: N818  an interruption is not an error of anybody
-    """A signal ended the run; what was finished stays on disk and a new start goes on from there."""
+class BudgetError(EvaluatorError):
+    """The run has used up its budget; what was answered is kept, and a start with a larger one goes on from there."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"ended by signal {signal_number}; start the same command again to go on")
+    exit_code = 8
+
+
+class InterruptedRun(EvaluatorError):  # noqa: N818  an interruption is not an error of anybody
+    """A signal, or a request that counts as one, ended the run; what was finished stays on disk and a new start goes
+    on from there.
+    """  # noqa: D205  one sentence, too long for one line
+
+    def __init__(self, signal_number: int, *, reason: str | None = None) -> None:
+        super().__init__(f"{reason or f'ended by signal {signal_number}'}; start the same command again to go on")
         self.exit_code = 128 + signal_number

@@ -23,20 +23,38 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
+        self._reason: str | None = None
         self._wake: list[int] = []
 
-    def request(self, signal_number: int = signal.SIGTERM) -> None:
-        """Ask for the stop; `signal_number` becomes part of the exit code. Safe in signal handlers and threads."""
+    def request(self, signal_number: int = signal.SIGTERM, *, reason: str | None = None) -> None:
+        """Ask for the stop. Safe in signal handlers and threads.
+
+        Args:
+            signal_number: becomes part of the exit code.
+            reason: who asked and why, as a sentence without its full stop, where it was no signal; the first request's
+                counts.
+        """
+        if not self._numbers:
+            self._reason = reason
         self._numbers.append(signal_number)
         for descriptor in tuple(self._wake):
             # Full means that the reader has been woken already; closed means that it has gone.
             with contextlib.suppress(OSError):
                 os.write(descriptor, b"!")
 
+    def end_from_within(self, reason: str) -> None:
+        """Ask for the stop because the run itself cannot or must not go on; whoever asks keeps the true cause."""
+        self.request(signal.SIGTERM, reason=reason)
+
     @property
     def signal_number(self) -> int | None:
         """The first request's signal; None as long as nobody asked."""
         return self._numbers[0] if self._numbers else None
+
+    @property
+    def reason(self) -> str | None:
+        """What the first request gave as its reason; None for signals."""
+        return self._reason
 
     @property
     def impatient(self) -> bool:
@@ -46,7 +64,7 @@ class StopSignal:
     def raise_if_requested(self) -> None:
         """Raise InterruptedRun when the stop was asked for."""
         if self.signal_number is not None:
-            raise InterruptedRun(self.signal_number)
+            raise InterruptedRun(self.signal_number, reason=self.reason)
 
     @contextlib.contextmanager
     def waking(self, descriptor: int) -> Iterator[None]:
