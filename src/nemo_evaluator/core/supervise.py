@@ -20,6 +20,7 @@ import psutil
 
 from nemo_evaluator.core.echo import Echo
 from nemo_evaluator.core.guard import KILL, STOP
+from nemo_evaluator.core.live import LiveLine
 from nemo_evaluator.core.memory import OomWatch, TreeMemory
 from nemo_evaluator.core.output_log import OutputLog
 from nemo_evaluator.core.stop_signal import HANDLED, StopSignal
@@ -91,6 +92,7 @@ def supervise(
     stop: StopSignal | None = None,
     log_name: str = "harness.log",
     hold_open: Sequence[int] = (),
+    line: LiveLine | None = None,
 ) -> HarnessExit:
     """Run `script` with bash to its end; no process of it is left when this returns.
 
@@ -105,6 +107,7 @@ def supervise(
         log_name: name of the log file in `logs`.
         hold_open: descriptors (locks) that stay open until the last process of the harness has ended, even if this
             process is killed before.
+        line: what to keep below the output that is passed on, while the script runs.
 
     Raises:
         HarnessError: the script could not be started, or what watches it was killed.
@@ -120,7 +123,7 @@ def supervise(
             stop = stack.enter_context(StopSignal().handling())
         script_file = stack.enter_context(_private_file(script))
         log = stack.enter_context(OutputLog(logs / log_name))
-        run = stack.enter_context(_Supervision(log=log, echo=Echo(echo), stop=stop, time_limit=time_limit))
+        run = stack.enter_context(_Supervision(log=log, echo=Echo(echo, line=line), stop=stop, time_limit=time_limit))
         run.start([bash, str(script_file)], cwd=cwd, env={"PYTHONUNBUFFERED": "1", **env}, hold_open=hold_open)
         return run.finish()
 
@@ -215,8 +218,10 @@ class _Supervision:
             selector.register(self._status_read, selectors.EVENT_READ)
             while self._status_open:
                 self._pass_on_stop()
+                self._echo.refresh()
                 self._turn(selector, self._memory.sample_when_due())
             selector.unregister(self._status_read)
+            self._echo.end_line()
             self._drain(selector)
         seconds = time.monotonic() - self._started
         return self._result(seconds)
