@@ -28,6 +28,7 @@ from nemo_evaluator.adapters.registry import build
 from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.server import HarnessServer, ServedRoute
 from nemo_evaluator.adapters.stats import ProxyStats, StatsRecorder
+from nemo_evaluator.adapters.steering import Steering, steerable
 from nemo_evaluator.adapters.upstream import Upstream
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.errors import EvaluatorError, MisconfigurationError
@@ -70,10 +71,14 @@ class _Served:
         stages = build(route.chain, context, known=route.known)
         self.links = [link for stage in STAGES for link in stages[stage]]
         check_endpoint_type(route.chain, None, url=route.upstream.url)
-        self._answer = compose([*stages["store"], *stages["transport"]], self.endpoint)
+        self._answer = compose([*stages["store"], *steerable(stages["transport"], context)], self.endpoint)
         self.chain = compose(stages["harness"], self._with_content)
 
+        self.planned: int | None = None
+
     async def _with_content(self, request: Request) -> Response:
+        if request.planned is not None:
+            self.planned = request.planned
         # Outside of the store, which keeps what the endpoint sent.
         return await fill_null_content(await self._answer(request))
 
@@ -102,6 +107,7 @@ class RunningProxy:
             )
             for route in routes
         }
+        self.steering = Steering({name: served.context for name, served in self._served.items()})
         host, port = listener.getsockname()[:2]
         self._origin = f"http://{_url_host(host)}:{port}"
         self._server = HarnessServer(
@@ -147,6 +153,11 @@ class RunningProxy:
     def ends(self) -> Ends:
         """Why an interceptor ended the run, if one did."""
         return self._ends
+
+    @property
+    def planned_samples(self) -> int | None:
+        """How many samples the harness means to ask the model for; None where it has not said."""
+        return self._served[MODEL].planned
 
     def stats(self, name: str = MODEL) -> ProxyStats:
         """What happened so far on the route `name`."""
