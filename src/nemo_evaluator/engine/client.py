@@ -92,6 +92,7 @@ class Client:
         timeout: float,
         max_retries: int,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        planned: int | None = None,
     ) -> None:
         """Prepare; no connection is opened yet.
 
@@ -101,6 +102,8 @@ class Client:
             timeout: seconds that one attempt may take in all.
             max_retries: further attempts after the first one.
             max_answer_bytes: an answer that is longer is given up.
+            planned: how many answers the run is to have, earlier starts included; told with each request, as
+                `X-Samples-Planned`.
 
         Raises:
             UsageError: the URL cannot be used, or the system does not allow so many connections.
@@ -111,6 +114,7 @@ class Client:
         self._timeout = timeout
         self._max_retries = max_retries
         self._max_answer_bytes = max_answer_bytes
+        self._planned = planned
         self._proxy = environment_proxy(Upstream(endpoint.url))
         self._draw = random.Random()  # noqa: S311  spreads retries, keeps no secret
         self._session: aiohttp.ClientSession | None = None
@@ -131,6 +135,8 @@ class Client:
         }
         if self._endpoint.api_key is not None:
             headers["Authorization"] = f"Bearer {self._endpoint.api_key}"
+        if self._planned is not None:
+            headers["X-Samples-Planned"] = str(self._planned)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._parallelism),
             headers=headers,

@@ -31,14 +31,18 @@ class Limits:
     request_timeout: float
     scoring_threads: int
 
-    def client(self, endpoint: Endpoint) -> Client:
-        """A client of `endpoint` within these limits.
+    def client(self, endpoint: Endpoint, *, planned: int | None = None) -> Client:
+        """A client of `endpoint` within these limits, which tells it that `planned` answers are to be had.
 
         Raises:
             UsageError: the URL cannot be used, or the system does not allow so many connections.
         """
         return Client(
-            endpoint, parallelism=self.parallelism, timeout=self.request_timeout, max_retries=self.max_retries
+            endpoint,
+            parallelism=self.parallelism,
+            timeout=self.request_timeout,
+            max_retries=self.max_retries,
+            planned=planned,
         )
 
 

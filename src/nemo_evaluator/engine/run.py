@@ -123,7 +123,7 @@ def run(parameters: EngineRun, *, progress: ProgressCallback | None = None) -> S
     except OSError as error:
         raise UsageError(f"{folder}: the output directory cannot be made: {error.strerror}") from error
     limits = _limits(parameters)
-    client = limits.client(endpoint)
+    client = limits.client(endpoint, planned=plan.answers)
     with RecordFile(folder, planned=plan.answers) as records:
         claim(folder, _identity(parameters, task, options=options, settings=settings, facts=facts))
         records.resume(plan.place_of)
