@@ -20,7 +20,10 @@ SSL_CERT_FILE = "SSL_CERT_FILE"
 REQUESTS_CA_BUNDLE = "REQUESTS_CA_BUNDLE"
 
 PROGRESS_BAR = "NEMO_EVALUATOR_PROGRESS_BAR"
-"""Set for a harness whose output is passed on to a terminal, although it writes to a pipe itself."""
+"""Set for a harness that writes to a pipe: 1 when its output is passed on to a terminal, 0 when the run's progress is
+shown by whoever started it."""
+PROGRESS_SECONDS = "NEMO_EVALUATOR_PROGRESS_SECONDS"
+"""Seconds between two lines about a run's progress where there is no terminal; 0 for no progress at all."""
 
 IMAGE_NAME = "NEMO_EVALUATOR_IMAGE"
 """Name of the container image that the run is in; set by the image itself."""

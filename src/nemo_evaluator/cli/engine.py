@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -111,8 +112,10 @@ def parse_options(options: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _progress_printer() -> Callable[[Progress], None]:
-    """A bar that is drawn over on a terminal; else a line every ten seconds."""
-    bar = sys.stderr.isatty() or env.get(env.PROGRESS_BAR) is not None
+    """A bar that is drawn over on a terminal; else a line every ten seconds; only the last one where others show it."""
+    asked = env.get(env.PROGRESS_BAR)
+    bar = sys.stderr.isatty() if asked is None else asked != "0"
+    pause = math.inf if asked == "0" else _SECONDS_BETWEEN_LINES
     last = 0.0
 
     def show(progress: Progress) -> None:
@@ -121,7 +124,7 @@ def _progress_printer() -> Callable[[Progress], None]:
         finished = progress.done >= progress.planned
         if bar:
             click.echo(f"\r{_bar(progress)} {_state(progress):<70}", err=True, nl=finished)
-        elif finished or now - last >= _SECONDS_BETWEEN_LINES:
+        elif finished or now - last >= pause:
             last = now
             click.echo(_state(progress), err=True)
 

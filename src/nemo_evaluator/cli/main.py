@@ -19,6 +19,8 @@ from nemo_evaluator.errors import EvaluatorError, UsageError
 _COMMANDS = {
     "ls": "nemo_evaluator.cli.ls:ls",
     "run_eval": "nemo_evaluator.cli.run_eval:run_eval",
+    "status": "nemo_evaluator.cli.status:status",
+    "control": "nemo_evaluator.cli.control:control",
     "lint": "nemo_evaluator.cli.lint:lint",
     "schema": "nemo_evaluator.cli.lint:schema",
     "quickstart": "nemo_evaluator.cli.quickstart:quickstart",
@@ -32,6 +34,8 @@ _COMMANDS = {
 _HELP = {
     "ls": "List the tasks that are installed here.",
     "run_eval": "Run one evaluation.",
+    "status": "Show how runs stand.",
+    "control": "Pause, resume, limit or stop a run.",
     "lint": "Check framework definitions completely.",
     "schema": "Print the JSON Schema of framework.yml.",
     "quickstart": "Run one benchmark end to end, to see how it works.",
@@ -45,7 +49,8 @@ Exit codes:
   0  done            4  the harness failed
   1  unexpected      5  no results could be read
   2  usage           6  a self-test verdict differs
-  3  endpoint        7  a dataset cannot be had
+  3  endpoint        7  a dataset or a stored answer cannot be had
+  8  the budget is used up
   128+n  ended by signal n (130 Ctrl-C, 143 SIGTERM)"""
 
 EXAMPLES = """\b

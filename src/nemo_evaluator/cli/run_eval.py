@@ -113,15 +113,26 @@ def _print_plan(resolved: Resolved) -> None:
 def _run(resolved: Resolved, *, preflight: bool, as_json: bool, level: str | None) -> None:
     import logging  # noqa: PLC0415  only for runs
 
+    from nemo_evaluator.cli.display import keep_apart, progress_of  # noqa: PLC0415
     from nemo_evaluator.cli.logs import configure_logging  # noqa: PLC0415
     from nemo_evaluator.cli.scores import print_scores, scores_data  # noqa: PLC0415
     from nemo_evaluator.core.evaluate import RunOptions, run  # noqa: PLC0415
+    from nemo_evaluator.core.live import LiveLine  # noqa: PLC0415
 
     configure_logging(level)
     # With --json standard output is for the JSON alone.
     shown = sys.stderr if as_json else sys.stdout
     notify = _stay_quiet if level == "ERROR" else _notify
-    options = RunOptions(preflight=preflight, notify=notify, echo=shown.buffer, echo_is_terminal=shown.isatty())
+    progress = None if level == "ERROR" else progress_of(shown)
+    if isinstance(progress, LiveLine):
+        keep_apart(progress)
+    options = RunOptions(
+        preflight=preflight,
+        notify=notify,
+        echo=shown.buffer,
+        echo_is_terminal=shown.isatty(),
+        progress=progress,
+    )
     outcome = run(resolved, options)
     logging.getLogger(__name__).debug("results are in %s", outcome.results_file)
     if as_json:

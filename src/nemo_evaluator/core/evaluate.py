@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nemo_evaluator import env, strict_yaml
 from nemo_evaluator.adapters.chain import acting, resolve_chain
-from nemo_evaluator.adapters.proxy import Upstream, running_proxy
+from nemo_evaluator.adapters.context import EndKind, Ends
+from nemo_evaluator.adapters.metrics_server import serving_metrics
+from nemo_evaluator.adapters.proxy import ProxyOptions, Upstream, running_proxy
 from nemo_evaluator.adapters.redaction import redact_url
 from nemo_evaluator.adapters.stats import ProxyStats
 from nemo_evaluator.api.adapter_config import AdapterConfig
@@ -24,6 +27,7 @@ from nemo_evaluator.core.document import document
 from nemo_evaluator.core.former_run import RUN_CONFIG_FILE, refuse_other_run
 from nemo_evaluator.core.harness_environment import harness_environment
 from nemo_evaluator.core.layers import Layer, Settings
+from nemo_evaluator.core.live import LiveLine, Observer
 from nemo_evaluator.core.lock import hold
 from nemo_evaluator.core.metadata import write_metadata
 from nemo_evaluator.core.preflight import check
@@ -35,7 +39,9 @@ from nemo_evaluator.core.results import parse_results, read_summary, set_previou
 from nemo_evaluator.core.runtime_metrics import record
 from nemo_evaluator.core.stop_signal import StopSignal
 from nemo_evaluator.core.supervise import HarnessExit, supervise
+from nemo_evaluator.core.watch import Watch
 from nemo_evaluator.errors import (
+    BudgetError,
     DataError,
     EndpointError,
     EvaluatorError,
@@ -50,6 +56,13 @@ ENGINE_COMMAND = "nemo-evaluator engine run"
 _ENGINE_ERRORS: Mapping[int, type[EvaluatorError]] = {
     kind.exit_code: kind for kind in (UsageError, EndpointError, DataError)
 }
+_ENDS: Mapping[EndKind, type[EvaluatorError]] = {
+    "endpoint": EndpointError,
+    "budget": BudgetError,
+    "store": DataError,
+    "interceptor": HarnessError,
+}
+"""What an end of the run is that an interceptor asked for, by whose doing it is."""
 LONGEST_REQUEST_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
@@ -68,6 +81,8 @@ class RunOptions:
     echo: BinaryIO | None = None
     """Where the harness's output goes as it comes."""
     echo_is_terminal: bool = False
+    progress: Observer | None = None
+    """Shows the run's progress; a `LiveLine` does it in the stream `echo`."""
     stop: StopSignal | None = None
     """Ends the run early; None: signals do, in the main thread."""
 
@@ -143,8 +158,8 @@ class _Ran:
 
     ended: HarnessExit
     stats: ProxyStats
-    fatal_error: str | None
-    """Why an interceptor ended the run; None when none did."""
+    ends: Ends
+    """Why an interceptor ended the run, if one did."""
     proxy_served: bool
     """Whether the proxy was there to the end."""
 
@@ -166,12 +181,29 @@ class _Run:
         assert endpoint is not None
         assert endpoint.url is not None
         self.url: str = endpoint.url
+        self.watch = Watch(
+            output_dir,
+            stop=stop,
+            about={
+                "framework": resolved.framework.name,
+                "task": self.evaluation.config.type,
+                "model": endpoint.model_id,
+            },
+            observer=options.progress,
+        )
         self.chain = resolve_chain(endpoint.adapter_config, output_dir=output_dir)
 
     def run(self) -> Outcome:
         written = document(self.evaluation)
+        # A start that is refused leaves what the folder says of the former one.
         refuse_other_run(self.output_dir, written)
+        with self.watch:
+            return self.run_watched(written)
+
+    def run_watched(self, written: dict[str, Any]) -> Outcome:
+        """The run itself, while its status is told."""
         if self.options.preflight:
+            self.watch.enter("preflight")
             self.preflight()
         self.stop.raise_if_requested()
         set_previous_aside(self.output_dir)
@@ -203,33 +235,56 @@ class _Run:
         params = self.evaluation.config.params
         # The harness's own time-out ends a request; the proxy's is only there for harnesses that have none.
         seconds = max(LONGEST_REQUEST_SECONDS, (params and params.request_timeout) or 0)
-        with running_proxy(Upstream(url=self.url, request_timeout=seconds), self.chain) as proxy:
+        proxy_options = ProxyOptions(output_dir=self.output_dir, on_end=self.stop.end_from_within)
+        upstream = Upstream(url=self.url, request_timeout=seconds)
+        progress = self.options.progress
+        with (
+            running_proxy(upstream, self.chain, options=proxy_options) as proxy,
+            self.metrics() as metrics_url,
+            self.watch.observing(proxy, metrics_url=metrics_url),
+        ):
             command = render_command(self.evaluation, url=proxy.url)
             ended = supervise(
                 command,
                 cwd=Path.cwd(),
                 env=harness_environment(
-                    os.environ, self.resolved.framework.folder, terminal=self.options.echo_is_terminal
+                    os.environ,
+                    self.resolved.framework.folder,
+                    terminal=self.options.echo_is_terminal,
+                    shown=progress is not None,
                 ),
                 logs=self.output_dir / LOGS_FOLDER,
                 time_limit=params.time_limit if params else None,
                 echo=self.options.echo,
                 stop=self.stop,
                 hold_open=(self.lock,),
+                line=progress if isinstance(progress, LiveLine) else None,
             )
             return _Ran(
                 ended=ended,
                 stats=proxy.stats(),
-                fatal_error=proxy.ends.reason,
+                ends=proxy.ends,
                 proxy_served=proxy.is_serving,
             )
 
+    @contextlib.contextmanager
+    def metrics(self) -> Iterator[str | None]:
+        """Serve the run's numbers where the configuration asks for it; yields where."""
+        endpoint = self.evaluation.target.api_endpoint
+        port = endpoint.adapter_config.metrics_port if endpoint and endpoint.adapter_config else None
+        if port is None:
+            yield None
+            return
+        with serving_metrics(port, self.watch.metrics) as url:
+            self.options.notify(f"metrics are served at {url}")
+            yield url
+
     def refuse_failure(self, ran: _Ran) -> None:
         """Raise the error that says best why there are no results."""
+        if ran.ends.reason is not None:
+            raise _ENDS[ran.ends.kind or "interceptor"](ran.ends.reason)
         if ran.ended.interrupted_by is not None:
-            raise InterruptedRun(ran.ended.interrupted_by)
-        if ran.fatal_error is not None:
-            raise EndpointError(ran.fatal_error)
+            raise InterruptedRun(ran.ended.interrupted_by, reason=self.stop.reason)
         if not ran.proxy_served:
             raise HarnessError("the adapter proxy broke down during the run, so the answers cannot be trusted")
         # The engine's exit codes are ours, and a summary counts the answers of earlier starts too: where there are
