@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -96,6 +97,12 @@ def serve_raw() -> Iterator[ServeRaw]:
             return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
         yield start
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def _shut(listener: socket.socket) -> None:

@@ -309,10 +309,12 @@ def test_faults_of_every_kind_are_counted_to_the_last_one(client: Client) -> Non
     faults = [
         "429,at=0,retry_after=1",
         "500,at=1",
+        # On a kept connection a reset may mean that it was closed: the request is sent once more.
         "reset,at=2",
-        "reset_mid_body,at=3",
-        "html,at=4",
-        "malformed_json,at=5",
+        "reset,at=3",
+        "reset_mid_body,at=4",
+        "html,at=5",
+        "malformed_json,at=6",
     ]
     with FakeEndpoint("x", faults=faults) as endpoint, running_proxy(Upstream(endpoint.chat_url)) as proxy:
         statuses = [client.post(proxy.url, CHAT).status for _ in range(8)]
@@ -322,4 +324,5 @@ def test_faults_of_every_kind_are_counted_to_the_last_one(client: Client) -> Non
     assert stats.upstream_by_status == {429: 1, 500: 1, 200: 4}
     # A page of HTML and half a JSON document come with status 200, but are no answers.
     assert (stats.requests, stats.answered, stats.unusable, stats.connection_failures) == (8, 2, 2, 2)
+    assert (stats.sent, stats.retried) == (9, 1)
     assert stats.prompt_tokens.answers == 2

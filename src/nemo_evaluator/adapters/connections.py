@@ -1,74 +1,154 @@
-"""The pool of kept-alive connections to the endpoint: none that the endpoint has closed is written to."""
+"""The kept-alive connections to the endpoint: none that the endpoint has closed is written to."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-import select
-import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from time import monotonic
 
-import aiohttp
-
-if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
+from nemo_evaluator.adapters.client_protocol import ClientConnection
 
 KEEP_ALIVE_SECONDS = 0.5
 """Half of the shortest idle time that is usual (1 s; uvicorn, and with it vLLM, waits 5 s). A new connection costs next
-to nothing beside an answer of a model, a request that meets a closing one is lost."""
+to nothing beside an answer of a model, a request that meets a closing one must be sent twice."""
 
+_LEAST_SECONDS = KEEP_ALIVE_SECONDS / 1024
+_RECOVERY_SECONDS = 10.0
+_LONGEST_TICK, _SHORTEST_TICK = 1.0, 0.01
+_TICKS = 10
 _ANNOUNCED = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
+Open = Callable[[Callable[[], ClientConnection]], Awaitable[ClientConnection]]
+"""Opens a connection for the protocol that it is given a maker of."""
 
-class Connections(aiohttp.TCPConnector):
-    """Kept-alive connections that are looked at once more before each use.
 
-    A request that was written to a connection must not be sent again: the endpoint may have worked on it. So the end of
-    an idle connection has to be found before anything is written. The event loop finds most of them; what arrived while
-    it was busy is seen here, by asking the kernel. `Connection: close` is honoured by aiohttp itself.
+class ConnectTimeoutError(Exception):
+    """No connection was opened in time."""
+
+
+class Connections:
+    """Connections that are used one exchange at a time, the last one that became free first.
+
+    Time-outs are looked after here by one timer for all exchanges, so that a request costs none.
+
+    Args:
+        open_one: opens a new connection.
+        connect_timeout: seconds for that.
+        silence: most seconds for which the endpoint may be silent while it owes an answer.
+        total: most seconds for an exchange.
 
     Attributes:
         idle_seconds: how long a connection may have been idle and still be used.
     """
 
-    def __init__(self, *, tls: Any) -> None:
-        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls)
+    def __init__(self, open_one: Open, *, connect_timeout: float, silence: float, total: float) -> None:
+        self._open_one = open_one
+        self._connect_timeout = connect_timeout
+        self._silence = silence
+        self._total = total
+        self._tick = max(_SHORTEST_TICK, min(_LONGEST_TICK, silence / _TICKS, total / _TICKS))
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[ClientConnection] = []
+        self._busy: set[ClientConnection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._most_idle_seconds = KEEP_ALIVE_SECONDS
+        self._recovers = 0.0
         self.idle_seconds = KEEP_ALIVE_SECONDS
-        self._used: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
 
-    def learn(self, keep_alive: str | None) -> None:
+    def take(self) -> ClientConnection | None:
+        """A kept connection that nothing has come in on since its last answer; None when there is none."""
+        idle = self._idle
+        if not idle:
+            return None
+        now = monotonic()
+        if self.idle_seconds < self._most_idle_seconds and now > self._recovers:
+            self._recovers = now + _RECOVERY_SECONDS
+            self.idle_seconds = min(self._most_idle_seconds, self.idle_seconds * 2)
+        oldest = now - self.idle_seconds
+        while idle:
+            connection = idle.pop()
+            if connection.is_open and connection.idle_since >= oldest and not connection.has_input():
+                return connection
+            connection.close()
+        return None
+
+    async def open(self) -> ClientConnection:
+        """A new connection.
+
+        Raises:
+            ConnectTimeoutError: none was opened in time.
+            OSError: none can be opened; certificates that are refused are among its subclasses.
+        """
+        try:
+            async with asyncio.timeout(self._connect_timeout) as deadline:
+                return await self._open_one(self._make)
+        except TimeoutError as error:
+            # The system has a time-out of its own, which is an OSError like others.
+            if deadline.expired():
+                raise ConnectTimeoutError from error
+            raise
+
+    def _make(self) -> ClientConnection:
+        return ClientConnection(self, self._loop)
+
+    def learn(self, keep_alive: str) -> None:
         """Stay below the idle time that the endpoint announces in `Keep-Alive: timeout=…` (RFC 2068, 19.7.1.1).
 
         Behind one address several servers may stand: the shortest time that was announced counts.
         """
-        found = _ANNOUNCED.search(keep_alive or "")
+        found = _ANNOUNCED.search(keep_alive)
         if found:
-            self._use_until(min(self.idle_seconds, int(found[1]) / 2))
+            self._most_idle_seconds = min(self._most_idle_seconds, int(found[1]) / 2)
+            self.idle_seconds = min(self.idle_seconds, self._most_idle_seconds)
 
     def shorten(self) -> None:
-        """Trust idle connections half as long: one broke before its answer, as those do that end unannounced."""
-        self._use_until(self.idle_seconds / 2)
+        """Trust idle connections half as long for some time: one was closed before its answer, and unannounced."""
+        self.idle_seconds = min(self.idle_seconds, max(_LEAST_SECONDS, self.idle_seconds / 2))
+        self._recovers = monotonic() + _RECOVERY_SECONDS
 
-    def _use_until(self, seconds: float) -> None:
-        self.idle_seconds = self._keepalive_timeout = seconds
+    def began(self, connection: ClientConnection) -> None:
+        """An exchange is under way."""
+        self._busy.add(connection)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._tick, self._look_after)
 
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  aiohttp's signature
-        """A connection that nothing has come in on since its last answer, else a new one."""
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            if protocol is not None and protocol not in self._used:
-                self._used.add(protocol)
-                return connection
-            if not _has_input(connection.transport):
-                return connection
+    def ended(self, connection: ClientConnection, *, may_keep: bool) -> None:
+        """It is over."""
+        self._busy.discard(connection)
+        if may_keep and self.idle_seconds and not self._is_closed:
+            self._idle.append(connection)
+        else:
             connection.close()
 
+    def _look_after(self) -> None:
+        """Fail what takes too long, close what has been idle for too long."""
+        self._timer = None
+        now = monotonic()
+        for connection in [*self._busy]:
+            connection.check(now, silence=self._silence, total=self._total)
+        oldest = now - self.idle_seconds
+        expired = 0
+        for connection in self._idle:
+            if connection.is_open and connection.idle_since >= oldest:
+                break
+            connection.close()
+            expired += 1
+        del self._idle[:expired]
+        if (self._busy or self._idle) and not self._is_closed:
+            self._timer = self._loop.call_later(self._tick, self._look_after)
 
-def _has_input(transport: Any) -> bool:
-    """Whether something came in on an idle connection: its end, or what nobody asked for."""
-    found = None if transport is None else transport.get_extra_info("socket")
-    if found is None or found.fileno() < 0:
-        return True
-    poll = select.poll()
-    poll.register(found.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    async def close(self) -> None:
+        """Close all connections, whatever is under way on them."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in [*self._busy]:
+            connection.abandon()
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+        # Transports close their sockets in the next turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)

@@ -2,279 +2,212 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import time
-from typing import TYPE_CHECKING, Self
+from functools import lru_cache, partial
+from typing import Self
 
+from nemo_evaluator.adapters.answer_body import AnswerBody
 from nemo_evaluator.adapters.answers import AnswerObserver
+from nemo_evaluator.adapters.arriving import ArrivingAnswer
+from nemo_evaluator.adapters.client_protocol import (
+    BrokenExchangeError,
+    SilentError,
+    StaleConnectionError,
+    TooSlowError,
+)
+from nemo_evaluator.adapters.connections import Connections, ConnectTimeoutError
+from nemo_evaluator.adapters.dialing import Dialer
 from nemo_evaluator.adapters.exchange import Exchange
 from nemo_evaluator.adapters.failures import UpstreamFailure
-from nemo_evaluator.adapters.messages import DECODABLE, Request, Response, end_to_end
+from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.redaction import redact_text, secrets_of
+from nemo_evaluator.adapters.request_head import RequestHeads
 from nemo_evaluator.adapters.stats import StatsRecorder
-from nemo_evaluator.adapters.tls import environment_proxy, tls_context
-from nemo_evaluator.adapters.upstream import Upstream
+from nemo_evaluator.adapters.upstream import DEFAULT_REQUEST_TIMEOUT, Upstream
 from nemo_evaluator.adapters.usable import expected_of
 
-if TYPE_CHECKING:
-    import aiohttp
-
-    from nemo_evaluator.adapters.connections import Connections
-
-_DROPPED = frozenset({"host", "content-length", "expect", "x-sample-id"})
-"""Headers of requests that end here; `X-Sample-Id` tells the proxy which sample a request is about."""
-
 _FIRST_ERROR = 400
-_LARGE_BODY = 256 * 1024
-_LARGEST_HEADER = 64 * 1024
+_FAILURES = (BrokenExchangeError, ConnectTimeoutError, OSError, SilentError, TooSlowError, UpstreamFailure)
+"""What an exchange may raise when the network or the endpoint is at fault."""
+
+_expected_of = lru_cache(maxsize=256)(expected_of)
 
 
 class Endpoint:
     """Sends requests to one upstream over kept-alive connections, and counts what comes back.
 
-    Each request is sent once: repeating is the harness's business, which knows what may be repeated and counts it. Any
-    answer of the endpoint, errors and redirects too, is returned as it is. JSON answers are read whole before they
+    Any answer of the endpoint, errors and redirects too, is returned as it is. JSON answers are read whole before they
     are returned, so that one that breaks off is a failure and never half an answer; everything else is passed on chunk
-    by chunk.
+    by chunk. Failures are not repeated: that is for `retry`, or for the harness.
+
+    The one exception is a request that met a kept connection while the endpoint closed it: it is sent once more, over
+    a new connection. RFC 9110, 9.2.2, allows that for a POST when the client knows that its semantics are idempotent.
+    They are here: a question to a model changes nothing at the endpoint, the same one asked twice costs tokens at
+    most, and of the two the harness gets the only one that was answered.
+
+    Args:
+        upstream: the endpoint.
+        stats: where exchanges are counted.
+        authorization: goes in place of the harness's `Authorization`; None to send what the harness sends, unless the
+            endpoint's URL has user information.
+
+    Raises:
+        MisconfigurationError: certificates cannot be loaded, or the environment asks for a proxy that cannot be used.
     """
 
     def __init__(self, upstream: Upstream, stats: StatsRecorder, *, authorization: str | None = None) -> None:
         self.upstream = upstream
         self.authorization = authorization or upstream.basic_authorization
         self.stats = stats
-        self._session: aiohttp.ClientSession | None = None
+        self._silence = upstream.request_timeout or DEFAULT_REQUEST_TIMEOUT
+        self._dialer = Dialer(upstream)
+        self._heads = RequestHeads(
+            upstream,
+            authorization=self.authorization,
+            proxy_authorization=self._dialer.proxy_authorization,
+            is_absolute=self._dialer.is_absolute,
+        )
         self._connections: Connections | None = None
-        self._proxy = environment_proxy(upstream)
-        self._tls = tls_context() if upstream.is_tls else True
 
     async def __aenter__(self) -> Self:
-        """Open the connection pool in the running event loop."""
-        import aiohttp  # noqa: PLC0415  170 ms that only a run pays
-
-        from nemo_evaluator.adapters.connections import Connections  # noqa: PLC0415  loads aiohttp
-
-        self._connections = Connections(tls=self._tls)
-        self._session = aiohttp.ClientSession(
-            connector=self._connections,
-            timeout=aiohttp.ClientTimeout(
-                total=self.upstream.total_timeout,
-                connect=self.upstream.connect_timeout,
-                sock_read=self.upstream.request_timeout,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            max_line_size=_LARGEST_HEADER,
-            max_field_size=_LARGEST_HEADER,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        """Make the connection pool of the running event loop."""
+        upstream = self.upstream
+        self._connections = Connections(
+            self._dialer.open,
+            connect_timeout=upstream.connect_timeout,
+            silence=self._silence,
+            total=upstream.total_timeout,
         )
-        # aiohttp sends GET, PUT and DELETE a second time when a kept connection breaks, and offers no public switch.
-        self._session._retry_connection = False  # noqa: SLF001  see above; aiohttp's own test client sets it too
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        if self._connections is not None:
+            await self._connections.close()
 
     async def __call__(self, request: Request) -> Response:
         """Exchange one request.
 
         Raises:
             UpstreamFailure: no connection, no complete answer, or no answer in time.
+            ValueError: the request cannot be written, or goes to another origin.
         """
         started = time.monotonic()
+        head = self._heads.head(request)
         if request.is_counted:
             self.stats.sent()
             if request.attempt > 1:
                 self.stats.retried()
         try:
-            answer = await self._send(request)
-        except _failures() as error:
-            raise self.failure(request, error) from error
-        headers = end_to_end(answer.headers.items())
-        body = AnswerBody(self, request, answer, started=started)
-        response = Response(
-            answer.status,
-            headers,
-            body,
-            reason=answer.reason or "",
-            limit=self.upstream.max_response_bytes,
-            exchange=body.exchange,
-        )
-        # An empty body has arrived with its headers: it must be counted before the harness has those.
-        if response.is_json or answer.content_length == 0:
-            await response.read_raw()
-        return response
+            answer = await self._exchange(request, head)
+        except _FAILURES as error:
+            raise self._failure(request, error) from error
+        return self._response(request, answer, started)
 
-    async def _send(self, request: Request) -> aiohttp.ClientResponse:
-        import aiohttp  # noqa: PLC0415  loaded already
-        from yarl import URL  # noqa: PLC0415  comes with aiohttp
-
-        if self._session is None or self._connections is None:
+    async def _exchange(self, request: Request, head: bytes) -> ArrivingAnswer:
+        connections = self._connections
+        if connections is None:
             raise RuntimeError("the endpoint is used outside of its `async with` block")
-        headers = end_to_end(request.headers.items(), drop=_DROPPED)
-        headers["Accept-Encoding"] = _readable_codings(request.headers.getall("Accept-Encoding", []))
-        if self.authorization is not None:
-            headers["Authorization"] = self.authorization
-        # aiohttp would send a large `bytes` in one piece, and warns about it.
-        body: bytes | io.BytesIO | None = io.BytesIO(request.body) if len(request.body) > _LARGE_BODY else request.body
-        try:
-            answer = await self._session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                headers=headers,
-                data=body or None,
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError):
-            self._connections.shorten()
-            raise
-        self._connections.learn(answer.headers.get("Keep-Alive"))
+        limit, is_head = self.upstream.max_response_bytes, request.method == "HEAD"
+        body = request.body
+        connection = connections.take()
+        if connection is not None:
+            try:
+                answer = await connection.exchange(head, body, limit=limit, is_head=is_head)
+            except StaleConnectionError:
+                connections.shorten()
+                connection = None
+                if request.is_counted:
+                    self.stats.sent()
+                    self.stats.retried()
+        if connection is None:
+            connection = await connections.open()
+            answer = await connection.exchange(head, body, limit=limit, is_head=is_head)
+        if answer.head is not None and answer.head.keep_alive is not None:
+            connections.learn(answer.head.keep_alive)
         return answer
 
-    def failure(self, request: Request, error: Exception) -> UpstreamFailure:
-        """What `error` means for the harness; it is counted."""
-        import aiohttp  # noqa: PLC0415  loaded already
-
-        upstream = self.upstream
-        if isinstance(error, UpstreamFailure):
-            failure = error
-        elif isinstance(error, aiohttp.ConnectionTimeoutError):
-            text = f"no connection to {upstream.origin} within {upstream.connect_timeout:g} s"
-            failure = UpstreamFailure(text, code="connect_timeout", status=504)
-        elif isinstance(error, TimeoutError):
-            silent = isinstance(error, aiohttp.ServerTimeoutError)
-            seconds = upstream.request_timeout if silent else upstream.total_timeout
-            text = (
-                f"{upstream.address} {'was silent for' if silent else 'gave no complete answer within'} {seconds:g} s"
-            )
-            failure = UpstreamFailure(text, code="timeout", status=504)
-        else:
-            reason = redact_text(str(error), secrets_of(request.headers.items(), request.url))
-            text = f"the exchange with {upstream.address} failed: {type(error).__name__}: {reason}"
-            failure = UpstreamFailure(text, code="connection_failed")
+    def _response(self, request: Request, answer: ArrivingAnswer, started: float) -> Response:
+        head = answer.head
+        if head is None:
+            raise RuntimeError("an answer without a head was taken for one")
+        limit = self.upstream.max_response_bytes
+        exchange = Exchange(head.status, sent=len(request.body))
+        observer = None
         if request.is_counted:
+            expected = _expected_of(request.url)
+            observer = AnswerObserver(head.status, head.headers, limit=limit, expected=expected)
+        # An empty body has arrived with its head: it must be counted before the harness has that.
+        if not answer.is_stream or (answer.is_complete and not answer.received):
+            exchange.received = answer.received
+            exchange.seconds = answer.ended - started
+            exchange.first_byte_seconds = answer.first_byte - started if answer.received else 0.0
+            body: bytes | AnswerBody = self._whole(request, answer, exchange, observer)
+        else:
+            body = AnswerBody(
+                answer,
+                exchange,
+                observer=observer,
+                on_complete=partial(self._count, request),
+                on_error=partial(self._failure, request),
+                started=started,
+            )
+        return Response(head.status, head.headers, body, reason=head.reason, limit=limit, exchange=exchange)
+
+    def _whole(
+        self, request: Request, answer: ArrivingAnswer, exchange: Exchange, observer: AnswerObserver | None
+    ) -> bytes:
+        body = answer.take()
+        if observer is not None:
+            exchange.body = body
+            try:
+                observer.feed(body)
+                observer.finish()
+            except UpstreamFailure as error:
+                raise self._failure(request, error) from error
+        self._count(request, exchange, observer)
+        return body
+
+    def _count(self, request: Request, exchange: Exchange, observer: AnswerObserver | None) -> None:
+        """The answer is complete."""
+        error = None
+        if observer is not None:
+            exchange.facts = observer.facts
+            if observer.flaw is not None:
+                exchange.flaw = redact_text(observer.flaw, secrets_of(request.headers.items(), request.url))
+            if exchange.status >= _FIRST_ERROR:
+                secrets = secrets_of(request.headers.items(), request.url)
+                error = redact_text(observer.error_text(), secrets)
+        exchange.end()
+        if observer is not None:
+            self.stats.answered(
+                exchange.status,
+                seconds=exchange.seconds,
+                sent=exchange.sent,
+                received=exchange.received,
+                facts=exchange.facts,
+                error=error,
+            )
+
+    def _failure(self, request: Request, error: Exception) -> UpstreamFailure:
+        """What `error` means for the harness; it is counted."""
+        failure = error if isinstance(error, UpstreamFailure) else self._meaning(request, error)
+        if request.is_counted and not failure.is_counted:
             self.stats.exchange_failed(failure.status, str(failure))
             failure.is_counted = True
         return failure
 
-
-class AnswerBody:
-    """The body of an answer as it arrives: bounded, watched, and counted once when it is complete."""
-
-    def __init__(self, endpoint: Endpoint, request: Request, answer: aiohttp.ClientResponse, *, started: float) -> None:
-        self._endpoint = endpoint
-        self._request = request
-        self._answer = answer
-        self._started = started
-        self._received = 0
-        self._observer = AnswerObserver(
-            answer.status,
-            answer.headers,
-            limit=endpoint.upstream.max_response_bytes,
-            expected=expected_of(request.url) if request.is_counted else None,
-        )
-        self._is_over = False
-        self._is_counted = False
-        self.exchange = Exchange(answer.status, sent=len(request.body))
-        self._chunks: list[bytes] = []
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether its length or `[DONE]` said that this is all."""
-        return self._is_counted
-
-    def __aiter__(self) -> Self:
-        """The body is its own iterator; it can be read once."""
-        return self
-
-    async def __anext__(self) -> bytes:
-        """The next bytes.
-
-        Raises:
-            UpstreamFailure: the answer broke off, is too large, or did not end in time.
-        """
-        if self._is_over:
-            raise StopAsyncIteration
-        try:
-            chunk = await self._answer.content.readany()
-            self._watch(chunk)
-        except _failures() as error:
-            self._is_over = True
-            self._answer.close()
-            failure = self._endpoint.failure(self._request, error)
-            self.exchange.end(str(failure))
-            raise failure from error
-        if not chunk:
-            self._is_over = True
-            raise StopAsyncIteration
-        return chunk
-
-    async def aclose(self) -> None:
-        """Stop reading; an answer that is not complete closes its connection, which tells the endpoint."""
-        if not self._is_over:
-            self._is_over = True
-            self._answer.close()
-        self.exchange.end("the answer was not read to its end")
-
-    def _watch(self, chunk: bytes) -> None:
-        limit = self._endpoint.upstream.max_response_bytes
-        self._received += len(chunk)
-        if self._received > limit:
-            raise UpstreamFailure(f"the answer is larger than {limit:,} bytes", code="answer_too_large")
-        if self._is_counted:
-            return
-        if chunk:
-            if not self.exchange.first_byte_seconds:
-                self.exchange.first_byte_seconds = time.monotonic() - self._started
-            self._observer.feed(chunk)
-            if self._request.is_counted:
-                self._chunks.append(chunk)
-        is_end = not chunk or self._received == self._answer.content_length
-        # Counted before the last bytes go on: who has them may read the statistics, or leave.
-        if is_end or self._observer.is_done:
-            self._observer.finish()
-            if self._observer.is_cut:
-                raise UpstreamFailure("the stream ended before it was complete", code="stream_cut")
-            self._count()
-
-    def _count(self) -> None:
-        self._is_counted = True
-        if not self._request.is_counted:
-            return
-        status, error, flaw = self._answer.status, None, self._observer.flaw
-        secrets = secrets_of(self._request.headers.items(), self._request.url)
-        if status >= _FIRST_ERROR:
-            error = redact_text(self._observer.error_text(), secrets)
-        exchange = self.exchange
-        exchange.flaw = None if flaw is None else redact_text(flaw, secrets)
-        exchange.facts = self._observer.facts
-        exchange.seconds = time.monotonic() - self._started
-        exchange.received = self._received
-        exchange.body = b"".join(self._chunks)
-        exchange.end()
-        self._endpoint.stats.answered(
-            status,
-            seconds=exchange.seconds,
-            sent=len(self._request.body),
-            received=self._received,
-            facts=self._observer.facts,
-            error=error,
-        )
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What an exchange may raise when the network or the endpoint is at fault."""
-    import aiohttp  # noqa: PLC0415  loaded already
-
-    return (aiohttp.ClientError, OSError, asyncio.TimeoutError, UpstreamFailure)
-
-
-def _readable_codings(values: list[str]) -> str:
-    """Those of the harness's `Accept-Encoding` that the proxy can read as well."""
-    wanted = [item.strip() for value in values for item in value.split(",")]
-    return ", ".join(item for item in wanted if item.partition(";")[0].strip().lower() in DECODABLE) or "identity"
+    def _meaning(self, request: Request, error: Exception) -> UpstreamFailure:
+        upstream = self.upstream
+        if isinstance(error, ConnectTimeoutError):
+            text = f"no connection to {upstream.origin} within {upstream.connect_timeout:g} s"
+            return UpstreamFailure(text, code="connect_timeout", status=504)
+        if isinstance(error, SilentError):
+            text = f"{upstream.address} was silent for {self._silence:g} s"
+            return UpstreamFailure(text, code="timeout", status=504)
+        if isinstance(error, TooSlowError):
+            text = f"{upstream.address} gave no complete answer within {upstream.total_timeout:g} s"
+            return UpstreamFailure(text, code="timeout", status=504)
+        reason = str(error) if isinstance(error, BrokenExchangeError) else f"{type(error).__name__}: {error}"
+        reason = redact_text(reason, secrets_of(request.headers.items(), request.url))
+        return UpstreamFailure(f"the exchange with {upstream.address} failed: {reason}", code="connection_failed")

@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nemo_evaluator import env
 from nemo_evaluator.adapters.upstream import Upstream
@@ -22,6 +23,7 @@ def tls_context() -> ssl.SSLContext:
         MisconfigurationError: one of the variables names something that is not there or holds no certificates.
     """
     context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
     for name in (env.SSL_CERT_FILE, env.REQUESTS_CA_BUNDLE):
         bundle = env.get(name)
         if bundle is None:
@@ -56,6 +58,16 @@ def environment_proxy(upstream: Upstream) -> str | None:
         raise MisconfigurationError(
             f"{upstream.scheme.upper()}_PROXY or ALL_PROXY asks for a {proxy.partition(':')[0]} proxy; "
             "only http and https proxies can be used. Put the endpoint's host into NO_PROXY to go without."
+        )
+    try:
+        parts = urlsplit(proxy)
+        is_address = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        # Without the URL, which may hold a password in a place where nobody expects it.
+        raise MisconfigurationError(
+            f"{upstream.scheme.upper()}_PROXY or ALL_PROXY must be like http://HOST:PORT; it cannot be read"
         )
     return proxy
 
