@@ -1,0 +1,177 @@
+"""Whole runs as processes: one harness of ours and one published wheel, both unchanged, behind the proxy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from tests.compat.conftest import bare_environment
+from tests.compat.conftest import published_environment as published_environment  # noqa: PLC0414  a fixture, shared
+
+from nemo_evaluator.testing import FakeHub, ModelRequest
+
+ROOT = Path(__file__).resolve().parents[2]
+LETTERS = "ABCDEFGHIJ"
+RUN_SECONDS = 120.0
+PARALLELISM = 8
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Made-up questions with ten options, and an endpoint's answers to them: every third is wrong."""
+
+    count: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for number in range(self.count):
+            self.rows.append(
+                {
+                    "question_id": number,
+                    "question": f"Which is letter {number:04d} of the list?",
+                    "options": [f"option {letter} of {number}" for letter in LETTERS],
+                    "answer": LETTERS[number % 10],
+                    "answer_index": number % 10,
+                    "cot_content": "",
+                    "category": "letters",
+                    "src": "made",
+                }
+            )
+
+    @property
+    def lines(self) -> str:
+        """The rows as JSONL."""
+        return "".join(json.dumps(row) + "\n" for row in self.rows)
+
+    @property
+    def score(self) -> float:
+        """What the answers imply."""
+        return sum(number % 3 != 0 for number in range(self.count)) / self.count
+
+    def answer(self, request: ModelRequest) -> str:
+        """The answer to one request."""
+        _, found, rest = request.prompt.partition("Which is letter ")
+        if not found:
+            return "ok"
+        number = int(rest[:4])
+        letter = LETTERS[(number + (number % 3 == 0)) % 10]
+        return f"Let me think about it.\nAnswer: {letter}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One harness with its data; `start` begins a run of it in a folder."""
+
+    name: str
+    questions: Questions
+    command: list[str]
+    variables: Mapping[str, str]
+
+    def start(self, url: str, output_dir: Path, *more: str) -> subprocess.Popen[bytes]:
+        """A process of its own group that runs the harness against the endpoint at `url`."""
+        endpoint = ["--model_id", "m", "--model_type", "chat", "--model_url", url, "--output_dir", str(output_dir)]
+        with (output_dir.parent / f"{output_dir.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [*self.command, *endpoint, *more],
+                env={**bare_environment(), **self.variables},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def finish(self, url: str, output_dir: Path, *more: str) -> int:
+        """Run it to its end; the exit code."""
+        process = self.start(url, output_dir, *more)
+        try:
+            return process.wait(RUN_SECONDS)
+        finally:
+            kill_all(tree(process.pid))
+
+    def log(self, output_dir: Path) -> str:
+        """What the runs in this folder printed."""
+        return (output_dir.parent / f"{output_dir.name}.log").read_text(errors="replace")
+
+    def score(self, output_dir: Path) -> float:
+        """The one score of a finished run."""
+        results = yaml.safe_load((output_dir / "results.yml").read_text())["results"]
+        if self.name == "mmlu_pro":
+            return float(results["tasks"]["mmlu_pro"]["metrics"]["accuracy"]["scores"]["accuracy"]["value"])
+        (group,) = (found for name, found in results["groups"].items() if name == "mmlu_pro")
+        return float(group["metrics"]["score"]["scores"]["micro"]["value"])
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process `pid` and all below it, while they live."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_all(processes: list[psutil.Process]) -> None:
+    """End `processes` with SIGKILL."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Case:
+    """MMLU-Pro on the native engine."""
+    questions = Questions(90)
+    file = tmp_path / "questions.jsonl"
+    file.write_text(questions.lines)
+    overrides = f"config.params.extra.dataset={json.dumps(str(file))},config.params.parallelism={PARALLELISM}"
+    return Case(
+        name="mmlu_pro",
+        questions=questions,
+        command=[
+            *(sys.executable, "-m", "nemo_evaluator", "run_eval", "--eval_type", "mmlu_pro"),
+            *("--overrides", overrides),
+        ],
+        variables={"NEMO_EVALUATOR_HARNESS_PATH": str(ROOT / "harnesses"), "PATH": os.environ["PATH"]},
+    )
+
+
+@pytest.fixture
+def published(published_environment: Callable[[str], Any], tmp_path: Path) -> Iterator[Case]:
+    """MMLU-Pro of the published simple-evals wheel, its data from a stand-in of the hub."""
+    questions = Questions(40)
+    environment = published_environment("nvidia-simple-evals")
+    with ExitStack() as stack:
+        hub = stack.enter_context(FakeHub())
+        hub.add_dataset("TIGER-Lab/MMLU-Pro", {"data/test.jsonl": questions.lines})
+        overrides = f"config.params.parallelism={PARALLELISM}"
+        yield Case(
+            name="simple_evals",
+            questions=questions,
+            command=[
+                *(str(environment.root / "bin" / "nemo-evaluator"), "run_eval", "--eval_type", "mmlu_pro_aa_v3"),
+                *("--overrides", overrides),
+            ],
+            variables={
+                "PATH": f"{environment.root / 'bin'}:{os.environ['PATH']}",
+                **hub.environment(tmp_path / "hub"),
+            },
+        )
+
+
+@pytest.fixture(params=["ours", "published"])
+def case(request: pytest.FixtureRequest) -> Case:
+    """Each of the two in turn."""
+    found: Case = request.getfixturevalue(request.param)
+    return found

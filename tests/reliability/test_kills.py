@@ -1,0 +1,70 @@
+"""Whatever is killed, whenever: the next start goes on, asks again no more than was in flight, and ends with one score.
+
+`make soak` runs many more rounds than CI does (SOAK_ROUNDS).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.reliability.conftest import PARALLELISM, Case, kill_all, tree
+
+from nemo_evaluator.testing import FakeEndpoint
+
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
+KILLS = 3
+LATENCY = 0.05
+PREFLIGHT_REQUESTS = 3
+"""Most that one start asks before the harness does."""
+
+
+def _harness(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """What the supervisor started."""
+    return tree(process.pid)[1:]
+
+
+def _supervisor(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return tree(process.pid)[:1]
+
+
+def _everything(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return tree(process.pid)
+
+
+@pytest.mark.parametrize("victims", [_harness, _supervisor, _everything], ids=["harness", "supervisor", "everything"])
+@pytest.mark.parametrize("round_number", range(ROUNDS))
+def test_a_killed_run_goes_on_where_it_was(
+    case: Case,
+    tmp_path: Path,
+    victims: Callable[[subprocess.Popen[bytes]], list[psutil.Process]],
+    round_number: int,
+) -> None:
+    chance = random.Random(f"{case.name} {victims.__name__} {round_number}")
+    output_dir = tmp_path / "out"
+    with FakeEndpoint(case.questions.answer, model_id="m", latency=LATENCY) as endpoint:
+        starts = 0
+        for _ in range(KILLS):
+            starts += 1
+            process = case.start(endpoint.chat_url, output_dir)
+            before = endpoint.count
+            # As soon as answers flow, at a random moment: a kill during the start shows nothing.
+            while process.poll() is None and endpoint.count - before < PREFLIGHT_REQUESTS + chance.randint(1, 12):
+                time.sleep(0.005)
+            found = tree(process.pid)
+            kill_all(victims(process))
+            process.wait(30)
+            _, alive = psutil.wait_procs(found, timeout=15)
+            assert not alive, "the kill left processes behind"
+        starts += 1
+        assert case.finish(endpoint.chat_url, output_dir) == 0, case.log(output_dir)
+        asked = endpoint.count
+    assert case.score(output_dir) == pytest.approx(case.questions.score)
+    most = case.questions.count + KILLS * PARALLELISM + starts * PREFLIGHT_REQUESTS
+    assert case.questions.count <= asked <= most, case.log(output_dir)
