@@ -1,140 +1,23 @@
-"""What happened at the endpoint during a run, counted request by request."""
+"""What happens at the endpoint during a run, counted request by request."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from nemo_evaluator.adapters.answers import AnswerFacts
+from nemo_evaluator.adapters.distribution import Histogram
+from nemo_evaluator.adapters.facts import AnswerFacts
+from nemo_evaluator.adapters.outcomes import SampleOutcomes
+from nemo_evaluator.adapters.reasoning_counts import ReasoningCounts
+from nemo_evaluator.adapters.series import TimeSeries
+from nemo_evaluator.adapters.snapshot import TOKEN_KINDS, FailureSample, ProxyStats, TokenCounts
+
+__all__ = ["MAX_FAILURE_SAMPLES", "FailureSample", "ProxyStats", "StatsRecorder", "TokenCounts"]
 
 MAX_FAILURE_SAMPLES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class FailureSample:
-    """One failed request: the status the harness was told, and a short message without secrets."""
-
-    status: int
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCounts:
-    """Tokens of one kind, over the answers that reported them."""
-
-    sum: int = 0
-    max: int = 0
-    answers: int = 0
-
-    @property
-    def mean(self) -> float | None:
-        """Tokens per answer; None when no answer reported any."""
-        return self.sum / self.answers if self.answers else None
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyStats:
-    """A snapshot. Times are seconds since the epoch, latencies seconds from sending to the last byte.
-
-    Only POST requests are counted: they are what a model is asked by. `other_requests` are the rest (model lists,
-    health checks) and those that name no address of the endpoint.
-
-    Attributes:
-        requests: requests of the harness, those still in flight included.
-        answered: of these, answered completely with a 2xx status and what an answer of that kind must have.
-        unusable: of these, answered completely with a 2xx status, but with something else: a page of HTML, an empty or
-            broken body, an error, no choices. They have failed, like all that are not `answered`.
-        by_status: statuses that the harness was told, the proxy's own 500, 502 and 504 included.
-        upstream_by_status: statuses that the endpoint sent.
-        connection_failures: exchanges with the endpoint that ended without a complete answer (the 502s and 504s).
-        interceptor_failures: requests that failed because an interceptor did.
-        abandoned: requests whose client left before the answer was complete.
-        responses: answers of the endpoint, of any status; latencies are about these.
-        sent: exchanges with the endpoint that were begun: what it was asked, repetitions included.
-        retried: of these, repetitions by the proxy.
-        cached: requests that were answered from the store.
-        not_stored: answers that should have been stored and could not be.
-    """
-
-    started: float
-    requests: int = 0
-    answered: int = 0
-    unusable: int = 0
-    in_flight: int = 0
-    other_requests: int = 0
-    by_status: Mapping[int, int] = field(default_factory=dict)
-    upstream_by_status: Mapping[int, int] = field(default_factory=dict)
-    connection_failures: int = 0
-    interceptor_failures: int = 0
-    abandoned: int = 0
-    responses: int = 0
-    latency_sum: float = 0.0
-    latency_max: float = 0.0
-    prompt_tokens: TokenCounts = TokenCounts()
-    completion_tokens: TokenCounts = TokenCounts()
-    total_tokens: TokenCounts = TokenCounts()
-    finish_reasons: Mapping[str, int] = field(default_factory=dict)
-    tool_calls: int = 0
-    function_calls: int = 0
-    first_time: float | None = None
-    last_time: float | None = None
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    recent_failures: tuple[FailureSample, ...] = ()
-    sent: int = 0
-    retried: int = 0
-    cached: int = 0
-    not_stored: int = 0
-
-    @property
-    def inference_seconds(self) -> float:
-        """Seconds from the first request to the end of the last answer."""
-        if self.first_time is None or self.last_time is None:
-            return 0.0
-        return max(0.0, self.last_time - self.first_time)
-
-    def as_response_stats(self) -> dict[str, Any]:
-        """The `response_stats` of `eval_factory_metrics.json`, with the compatible keys.
-
-        Averages of tokens are over the answers that report them, averages of latency over all answers of the endpoint.
-        """
-        return {
-            "description": "Requests to the endpoint: tokens, latency in milliseconds, statuses, finish reasons",
-            "avg_prompt_tokens": _rounded(self.prompt_tokens.mean),
-            "avg_total_tokens": _rounded(self.total_tokens.mean),
-            "avg_completion_tokens": _rounded(self.completion_tokens.mean),
-            "avg_latency_ms": _rounded(1000 * self.latency_sum / self.responses if self.responses else None),
-            "max_prompt_tokens": self.prompt_tokens.max,
-            "max_total_tokens": self.total_tokens.max,
-            "max_completion_tokens": self.completion_tokens.max,
-            "max_latency_ms": round(1000 * self.latency_max, 2),
-            "count": self.responses,
-            "successful_count": self.upstream_by_status.get(200, 0),
-            "tool_calls_count": self.tool_calls,
-            "function_calls_count": self.function_calls,
-            "finish_reason": dict(self.finish_reasons),
-            "stop_reason": {},
-            "status_codes": {str(status): count for status, count in sorted(self.upstream_by_status.items())},
-            "inference_time": round(self.inference_seconds, 3),
-            "run_id": 0,
-            "last_request_time": self.last_time,
-            "inference_run_times": {"0": self._run_times()},
-        }
-
-    def _run_times(self) -> dict[str, Any]:
-        waited = None if self.first_time is None else round(self.first_time - self.started, 3)
-        return {
-            "run_start": _iso(self.started),
-            "first_request_time": _iso(self.first_time),
-            "last_request_time": _iso(self.last_time),
-            "inference_time": round(self.inference_seconds, 3),
-            "time_to_first_request_seconds": waited,
-        }
 
 
 class _Tokens:
@@ -154,7 +37,12 @@ class _Tokens:
 
 
 class StatsRecorder:
-    """Counts while the run goes on. The proxy's thread writes, any thread takes snapshots."""
+    """Counts while the run goes on. The proxy's thread writes, any thread takes snapshots.
+
+    Attributes:
+        reasoning: where the interceptor `reasoning` counts; None without it.
+        left_out: see `ProxyStats.left_out`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -162,15 +50,27 @@ class StatsRecorder:
         self._by_status: Counter[int] = Counter()
         self._upstream_by_status: Counter[int] = Counter()
         self._finish_reasons: Counter[str] = Counter()
-        self._tokens = {"prompt": _Tokens(), "completion": _Tokens(), "total": _Tokens()}
-        self._latency_sum = 0.0
-        self._latency_max = 0.0
+        self._errors: Counter[str] = Counter()
+        self._tokens = {kind: _Tokens() for kind in TOKEN_KINDS}
+        self._latency = Histogram()
+        self._completion_lengths = Histogram()
+        self._outcomes = SampleOutcomes()
+        self._cost: float | None = None
         self._started = time.time()
         # Durations come from the monotonic clock, so that a clock that is set does not distort them.
         self._clock = time.monotonic()
+        self._series = TimeSeries(self._clock)
         self._first: float | None = None
         self._last: float | None = None
         self._failures: deque[FailureSample] = deque(maxlen=MAX_FAILURE_SAMPLES)
+        self.reasoning: ReasoningCounts | None = None
+        self.left_out: frozenset[str] = frozenset()
+        self._blocks: dict[str, Callable[[], Mapping[str, Any]]] = {}
+
+    def publish(self, name: str, numbers: Callable[[], Mapping[str, Any]]) -> None:
+        """Let `numbers` be part of every snapshot as the block `name`; it may be called from any thread."""
+        with self._lock:
+            self._blocks[name] = numbers
 
     def other(self) -> None:
         """A request that is not counted as one to the model."""
@@ -201,7 +101,7 @@ class StatsRecorder:
             if 200 <= status < 300:  # noqa: PLR2004  the statuses of success
                 self._counts["answered" if flaw is None else "unusable"] += 1
                 if flaw is not None:
-                    self._failures.append(FailureSample(status, f"no usable answer: {flaw}"))
+                    self._fail("unusable", FailureSample(status, f"no usable answer: {flaw}"))
 
     def abandoned(self) -> None:
         """The client left."""
@@ -222,23 +122,40 @@ class StatsRecorder:
         """A request was answered from the store."""
         with self._lock:
             self._counts["cached"] += 1
+            self._series.at(time.monotonic()).cached += 1
 
     def not_stored(self) -> None:
         """An answer that should have been stored could not be."""
         with self._lock:
             self._counts["not_stored"] += 1
 
+    def spent(self, cost: float) -> None:
+        """An answer of the endpoint cost this much; 0 says that there is a price table."""
+        with self._lock:
+            self._cost = (self._cost or 0.0) + cost
+
+    def outcome(self, sample: str, facts: AnswerFacts) -> None:
+        """A usable answer came for a sample, from the endpoint or from the store."""
+        with self._lock:
+            self._outcomes.note(sample, facts)
+
     def interceptor_failed(self, message: str) -> None:
         """An interceptor raised."""
         with self._lock:
             self._counts["interceptor_failures"] += 1
-            self._failures.append(FailureSample(500, message))
+            self._fail("interceptor", FailureSample(500, message))
 
-    def exchange_failed(self, status: int, message: str) -> None:
-        """The endpoint gave no complete answer; the harness is told `status`."""
+    def exchange_failed(self, status: int, message: str, *, kind: str | None = None) -> None:
+        """The endpoint gave no complete answer; the harness is told `status`.
+
+        Args:
+            status: such as 502.
+            message: what went wrong, without secrets.
+            kind: what it is counted as in `errors`, such as `timeout`; by default its status says it.
+        """
         with self._lock:
             self._counts["connection_failures"] += 1
-            self._failures.append(FailureSample(status, message))
+            self._fail(kind or f"no_answer_{status}", FailureSample(status, message))
 
     def answered(
         self, status: int, *, seconds: float, sent: int, received: int, facts: AnswerFacts, error: str | None = None
@@ -254,25 +171,47 @@ class StatsRecorder:
             error: a short message without secrets, for statuses of 400 and above.
         """
         with self._lock:
-            self._counts["responses"] += 1
-            self._counts["sent"] += sent
-            self._counts["received"] += received
+            counts = self._counts
+            counts["responses"] += 1
+            counts["sent"] += sent
+            counts["received"] += received
             self._upstream_by_status[status] += 1
-            self._latency_sum += seconds
-            self._latency_max = max(self._latency_max, seconds)
-            self._counts["tool_calls"] += facts.tool_calls
-            self._counts["function_calls"] += facts.function_calls
-            self._finish_reasons.update(facts.finish_reasons)
-            self._tokens["prompt"].add(facts.prompt_tokens)
-            self._tokens["completion"].add(facts.completion_tokens)
-            self._tokens["total"].add(facts.total_tokens)
+            self._latency.add(seconds)
+            span = self._series.at(time.monotonic())
+            span.answers += 1
+            span.seconds += seconds
+            self._count_tokens(facts)
+            span.prompt_tokens += facts.prompt_tokens or 0
+            span.completion_tokens += facts.completion_tokens or 0
+            counts["tool_calls"] += facts.tool_calls
+            counts["function_calls"] += facts.function_calls
+            for reason in facts.finish_reasons:
+                self._finish_reasons[reason] += 1
+            counts["truncated"] += facts.is_truncated
+            counts["refused"] += facts.is_refused
+            counts["empty"] += facts.is_empty
             if error is not None:
-                self._failures.append(FailureSample(status, error))
+                self._fail(f"http_{status}", FailureSample(status, error))
+
+    def _count_tokens(self, facts: AnswerFacts) -> None:
+        tokens = self._tokens
+        tokens["prompt"].add(facts.prompt_tokens)
+        tokens["completion"].add(facts.completion_tokens)
+        tokens["total"].add(facts.total_tokens)
+        tokens["reasoning"].add(facts.reasoning_tokens)
+        tokens["cached"].add(facts.cached_tokens)
+        if facts.completion_tokens is not None:
+            self._completion_lengths.add(facts.completion_tokens)
+
+    def _fail(self, kind: str, failure: FailureSample) -> None:
+        self._errors[kind] += 1
+        self._series.at(time.monotonic()).errors += 1
+        self._failures.append(failure)
 
     def snapshot(self) -> ProxyStats:
         """The state of this moment."""
         with self._lock:
-            counts = self._counts
+            counts, outcomes, latency = self._counts, self._outcomes, self._latency.frozen()
             return ProxyStats(
                 started=self._started,
                 requests=counts["requests"],
@@ -286,11 +225,15 @@ class StatsRecorder:
                 interceptor_failures=counts["interceptor_failures"],
                 abandoned=counts["abandoned"],
                 responses=counts["responses"],
-                latency_sum=self._latency_sum,
-                latency_max=self._latency_max,
+                latency_sum=latency.sum,
+                latency_max=latency.max,
+                latency=latency,
+                completion_lengths=self._completion_lengths.frozen(),
                 prompt_tokens=self._tokens["prompt"].frozen(),
                 completion_tokens=self._tokens["completion"].frozen(),
                 total_tokens=self._tokens["total"].frozen(),
+                reasoning_tokens=self._tokens["reasoning"].frozen(),
+                cached_tokens=self._tokens["cached"].frozen(),
                 finish_reasons=dict(self._finish_reasons),
                 tool_calls=counts["tool_calls"],
                 function_calls=counts["function_calls"],
@@ -303,15 +246,20 @@ class StatsRecorder:
                 retried=counts["retried"],
                 cached=counts["cached"],
                 not_stored=counts["not_stored"],
+                blocks={name: numbers() for name, numbers in self._blocks.items()},
+                empty=counts["empty"],
+                refused=counts["refused"],
+                truncated=counts["truncated"],
+                truncated_samples=outcomes.truncated,
+                refused_samples=outcomes.refused,
+                empty_samples=outcomes.empty,
+                samples_known=outcomes.are_named,
+                cost=self._cost,
+                errors=dict(self._errors),
+                series=self._series.frozen(),
+                reasoning=None if self.reasoning is None else self.reasoning.as_dict(),
+                left_out=self.left_out,
             )
 
     def _epoch(self, moment: float | None) -> float | None:
         return None if moment is None else self._started + (moment - self._clock)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
-
-
-def _iso(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment).astimezone().isoformat()

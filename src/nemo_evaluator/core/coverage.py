@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from nemo_evaluator.adapters.stats import ProxyStats
@@ -11,20 +12,55 @@ from nemo_evaluator.errors import EndpointError
 SAMPLE_KEYS = ("planned", "scored", "failed", "skipped", "truncated", "refused", "empty", "unparsed")
 
 
-def coverage(summary: Mapping[str, Any] | None, stats: ProxyStats) -> dict[str, Any]:
-    """Samples as the harness counts them, where it does, and requests as the proxy counted them."""
+def coverage(
+    summary: Mapping[str, Any] | None, stats: ProxyStats, others: Mapping[str, ProxyStats] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Samples as the harness counts them, where it does, and requests as the proxy counted them.
+
+    Args:
+        summary: `summary.json` of the harness; None when it writes none.
+        stats: what the proxy saw on the way to the model.
+        others: likewise for further endpoints, by their names, such as a judge's.
+
+    Returns:
+        `SAMPLE_KEYS` at the top; `requests` to the model; `upstreams`, where there are any, with the requests to each.
+    """
     samples = dict((summary or {}).get("coverage") or {})
-    return {
+    covered: dict[str, Any] = {
         **{key: samples[key] for key in SAMPLE_KEYS if key in samples},
-        "requests": {
-            "sent": stats.requests,
-            "answered": stats.answered,
-            "failed": stats.requests - stats.answered,
-            "unusable": stats.unusable,
-            "truncated": stats.finish_reasons.get("length", 0),
-            "refused": stats.finish_reasons.get("content_filter", 0),
-        },
+        "requests": requests(stats),
     }
+    if others:
+        covered["upstreams"] = {name: requests(other) for name, other in others.items()}
+    return covered
+
+
+def requests(stats: ProxyStats) -> dict[str, Any]:
+    """What the proxy counted on the way to one endpoint; docs/coverage.md says what each number means."""
+    counted: dict[str, Any] = {
+        "sent": stats.requests,
+        "answered": stats.answered,
+        "failed": stats.requests - stats.answered,
+        "unusable": stats.unusable,
+        "abandoned": stats.abandoned,
+        "interceptor_failures": stats.interceptor_failures,
+        "truncated": stats.truncated,
+        "refused": stats.refused,
+        "empty": stats.empty,
+        "exchanges": stats.sent,
+        "failed_exchanges": stats.connection_failures,
+        "retried": stats.retried,
+        "cached": stats.cached,
+        "not_stored": stats.not_stored,
+    }
+    if stats.samples_known is not None:
+        counted["samples"] = {
+            "known_by": "name" if stats.samples_known else "content",
+            "truncated": stats.truncated_samples,
+            "refused": stats.refused_samples,
+            "empty": stats.empty_samples,
+        }
+    return counted
 
 
 def refuse_unanswered(stats: ProxyStats) -> None:

@@ -1,6 +1,6 @@
 """Times, memory and request statistics of the runs in an output directory.
 
-Each run leaves one file `run_times/runtime_<N>.json`. The sections `evaluation` and `response_stats` of
+Each run leaves one file `run_times/runtime_<N>.json`. The sections `evaluation`, `response_stats` and `reasoning` of
 `eval_factory_metrics.json` are worked out of all of them every time, so nothing can be added twice.
 """
 
@@ -14,6 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from nemo_evaluator.adapters.distribution import Distribution
+from nemo_evaluator.adapters.reasoning_counts import COUNTS, SIZES, with_means
+from nemo_evaluator.adapters.snapshot import LATENCY_SHARES, TOKEN_KINDS
 from nemo_evaluator.core.supervise import HarnessExit
 from nemo_evaluator.files import write_atomically
 
@@ -21,24 +24,42 @@ METRICS_FILE = "eval_factory_metrics.json"
 RUN_TIMES_FOLDER = "run_times"
 
 _LOGGER = logging.getLogger(__name__)
-_SUMS = ("count", "successful_count", "tool_calls_count", "function_calls_count")
-_COUNTS_BY_NAME = ("finish_reason", "stop_reason", "status_codes")
+_SUMS = (
+    "count",
+    "successful_count",
+    "tool_calls_count",
+    "function_calls_count",
+    "sent_count",
+    "retried_count",
+    "cached_count",
+    "failed_exchanges_count",
+    *(f"sum_{kind}_tokens" for kind in TOKEN_KINDS),
+    *(f"{kind}_tokens_count" for kind in TOKEN_KINDS),
+)
+_COUNTS_BY_NAME = ("finish_reason", "stop_reason", "status_codes", "latency_classes")
 _WEIGHTS = {
     "avg_prompt_tokens": "successful_count",
     "avg_total_tokens": "successful_count",
     "avg_completion_tokens": "successful_count",
     "avg_latency_ms": "count",
 }
-_MAXIMA = ("max_prompt_tokens", "max_total_tokens", "max_completion_tokens", "max_latency_ms")
+_MAXIMA = (*(f"max_{kind}_tokens" for kind in TOKEN_KINDS), "max_latency_ms")
 
 
-def record(output_dir: Path, ended: HarnessExit, *, response_stats: Mapping[str, Any] | None = None) -> None:
+def record(
+    output_dir: Path,
+    ended: HarnessExit,
+    *,
+    response_stats: Mapping[str, Any] | None = None,
+    reasoning: Mapping[str, Any] | None = None,
+) -> None:
     """Write the files for a run that has just ended, well or not.
 
     Args:
         output_dir: the folder of the run.
         ended: how the harness ended; the times are those of the harness, from its start until now.
         response_stats: what the proxy saw in this run, with the keys of the compatible interface.
+        reasoning: what the interceptor `reasoning` counted in this run, likewise; None without it.
 
     Raises:
         OSError: a file cannot be written.
@@ -61,6 +82,7 @@ def record(output_dir: Path, ended: HarnessExit, *, response_stats: Mapping[str,
             "returncode": ended.returncode,
             "interrupted": ended.interrupted_by is not None,
             "response_stats": stats,
+            **({"reasoning": dict(reasoning)} if reasoning else {}),
         },
     )
     runs = list(_read_runs(folder))
@@ -69,13 +91,17 @@ def record(output_dir: Path, ended: HarnessExit, *, response_stats: Mapping[str,
     merged = merge_response_stats([(run["run_id"], run.get("response_stats") or {}) for run in runs])
     if merged:
         metrics["response_stats"] = merged
+    reasoned = [run["reasoning"] for run in runs if run.get("reasoning")]
+    if reasoned:
+        metrics["reasoning"] = merge_reasoning(reasoned)
     _write(output_dir / METRICS_FILE, metrics)
 
 
 def merge_response_stats(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """The statistics of several runs as those of one.
 
-    Means of tokens are weighted by successful answers, which is exact where all of those report their tokens.
+    Means of tokens come from the sums where all runs have them. Those of older versions have none: their means are
+    weighted by successful answers, which is exact where all of those report their tokens.
 
     Args:
         runs: run ids, in order, each with that run's own statistics.
@@ -85,17 +111,25 @@ def merge_response_stats(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[
         return {}
     merged = dict(present[-1][1])
     every = [stats for _, stats in present]
-    for key in _SUMS:
+    for key in _present(_SUMS, every):
         merged[key] = sum(int(stats.get(key) or 0) for stats in every)
-    for key in _MAXIMA:
+    for key in _present(_MAXIMA, every):
         merged[key] = max((stats.get(key) or 0) for stats in every)
-    for key in _COUNTS_BY_NAME:
+    for key in _present(_COUNTS_BY_NAME, every):
         total: Counter[str] = Counter()
         for stats in every:
             total.update(stats.get(key) or {})
         merged[key] = dict(total)
-    for key, weight in _WEIGHTS.items():
+    for key in _present(_WEIGHTS, every):
+        weight = _WEIGHTS[key]
         merged[key] = _mean((stats.get(key), int(stats.get(weight) or 0)) for stats in every)
+    for kind in TOKEN_KINDS:
+        if all(f"sum_{kind}_tokens" in stats for stats in every):
+            answers = merged[f"{kind}_tokens_count"]
+            merged[f"avg_{kind}_tokens"] = round(merged[f"sum_{kind}_tokens"] / answers, 2) if answers else None
+    merged |= _latency_percentiles(merged, every)
+    costs = [stats["cost"] for stats in every if stats.get("cost") is not None]
+    merged["cost"] = sum(costs) if costs else None
     merged["inference_time"] = round(sum(float(stats.get("inference_time") or 0.0) for stats in every), 3)
     last_times = [stats["last_request_time"] for stats in every if stats.get("last_request_time") is not None]
     merged["last_request_time"] = max(last_times, default=None)
@@ -104,6 +138,34 @@ def merge_response_stats(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[
         run_id: times for run_id, stats in present for times in (stats.get("inference_run_times") or {}).values()
     }
     return merged
+
+
+def merge_reasoning(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the interceptor `reasoning` counted in several runs, as that of one."""
+    merged = dict(runs[-1])
+    for key in (*COUNTS, *(f"total_{size}" for size in SIZES), *(f"{size}_count" for size in SIZES)):
+        merged[key] = sum(int(run.get(key) or 0) for run in runs)
+    for size in SIZES:
+        merged[f"max_{size}"] = max(int(run.get(f"max_{size}") or 0) for run in runs)
+    return with_means(merged)
+
+
+def _present(keys: Iterable[str], every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of `keys` that any run has: what was left out stays out."""
+    return [key for key in keys if any(key in stats for stats in every)]
+
+
+def _latency_percentiles(merged: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The percentiles over all runs; none of them where a run has no classes to work them out from."""
+    if not all("latency_classes" in stats for stats in every):
+        return {f"p{share}_latency_ms": None for share in LATENCY_SHARES}
+    counts = {int(number): count for number, count in merged["latency_classes"].items()}
+    spread = Distribution(counts, sum(counts.values()), max=merged["max_latency_ms"] / 1000)
+    found = {share: spread.quantile(share / 100) for share in LATENCY_SHARES}
+    return {
+        f"p{share}_latency_ms": None if seconds is None else round(1000 * seconds, 2)
+        for share, seconds in found.items()
+    }
 
 
 def _evaluation(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
