@@ -75,7 +75,7 @@ class AnswerHead:
         if named:
             _drop_named(self.headers, named.lower())
         self.ends_with_connection = self.length is None and not is_chunked and status not in _WITHOUT_BODY
-        self.kind = _kind(self.headers.get(_CONTENT_TYPE, ""))
+        self.kind = kind_of(self.headers.get(_CONTENT_TYPE, ""))
 
 
 _CONTENT_TYPE = istr("Content-Type")
@@ -105,7 +105,8 @@ def _drop_named(headers: CIMultiDict[str], connection: str) -> None:
 
 
 @lru_cache(maxsize=256)
-def _kind(content_type: str) -> Kind:
+def kind_of(content_type: str) -> Kind:
+    """How a body with this `Content-Type` is to be read."""
     kind = media_type({"Content-Type": content_type})
     if kind == "application/json" or kind.endswith("+json"):
         return "json"

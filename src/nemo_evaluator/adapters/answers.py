@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from nemo_evaluator.adapters.answer_head import kind_of
 from nemo_evaluator.adapters.facts import THINKING, THOUGHT, AnswerFacts, says_something, text_of
 from nemo_evaluator.adapters.failures import UpstreamFailure
-from nemo_evaluator.adapters.messages import Decoder, TooLargeError, decode, is_json, media_type
+from nemo_evaluator.adapters.messages import Decoder, TooLargeError, decode
 from nemo_evaluator.adapters.usable import (
     Expected,
     error_message,
@@ -55,12 +56,10 @@ class AnswerObserver:
         self._expected = expected if _FIRST_SUCCESS <= status < _FIRST_REDIRECT else None
         self._limit = limit
         self._coding = headers.get("Content-Encoding", "")
-        kind = media_type(headers)
-        self._events = EventStreamReader() if kind == "text/event-stream" else None
+        kind = kind_of(headers.get("Content-Type", ""))
+        self._events = EventStreamReader() if kind == "events" else None
         self._decoder = _decoder(self._coding) if self._events else None
-        self._keeps = self._events is None and (
-            is_json(headers) or status >= _FIRST_ERROR or self._expected is not None
-        )
+        self._keeps = self._events is None and (kind == "json" or status >= _FIRST_ERROR or self._expected is not None)
         self._kept: list[bytes] = []
 
     @property

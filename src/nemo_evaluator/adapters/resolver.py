@@ -114,7 +114,8 @@ def _interleaved(addresses: Iterable[Address]) -> list[Address]:
 
 async def _connect(address: Address) -> socket.socket:
     family, target = address
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named, asyncio turns off Nagle's algorithm, which would hold back the end of a request.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setblocking(False)  # noqa: FBT003  the standard library's signature
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
