@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
@@ -32,13 +33,15 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n", type=int, default=4)
+    parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--exit", type=int, default=0)
     parser.add_argument("--sleep", type=float, default=0)
     parser.add_argument("--value", default=None)
     arguments = parser.parse_args()
     sys.stdout.write(f"asking {arguments.model}\n")
     sys.stdout.flush()
-    right = [ask(arguments.url, arguments.model, number) for number in range(arguments.n)]
+    with ThreadPoolExecutor(arguments.parallel) as threads:
+        right = list(threads.map(lambda number: ask(arguments.url, arguments.model, number), range(arguments.n)))
     arguments.out.mkdir(parents=True, exist_ok=True)
     value = arguments.value or repr(sum(right) / max(len(right), 1))
     (arguments.out / "probe.json").write_text(json.dumps({"value": value, "argv": sys.argv[1:]}))

@@ -12,7 +12,6 @@ from nemo_evaluator.adapters.steering import EndpointLimit
 from nemo_evaluator.core.rates import RecentRate
 from nemo_evaluator.core.sample_count import SampleCount
 
-_FIRST_ERROR = 400
 _LEAST_SAMPLES = 5
 _LEAST_SECONDS = 5.0
 """Before so many samples and seconds of this start nothing is said about the time left."""
@@ -53,7 +52,7 @@ def upstream_document(stats: ProxyStats, *, rates: UpstreamRates, limit: Endpoin
         "cached": stats.cached,
         "not_stored": stats.not_stored,
         "abandoned": stats.abandoned,
-        "errors": _errors(stats),
+        "errors": dict(stats.errors),
         "tokens": {
             "prompt": stats.prompt_tokens.sum,
             "completion": stats.completion_tokens.sum,
@@ -116,13 +115,6 @@ def _eta(left: int, rate: RecentRate) -> float | None:
     if rate.grown < _LEAST_SAMPLES or rate.seconds < _LEAST_SECONDS or not rate.recent:
         return None
     return round(left / rate.recent, 1)
-
-
-def _errors(stats: ProxyStats) -> dict[str, int]:
-    """Failures by what the harness was told, and those that no status tells."""
-    found = {str(status): count for status, count in sorted(stats.by_status.items()) if status >= _FIRST_ERROR}
-    others = {"unusable": stats.unusable, "abandoned": stats.abandoned}
-    return found | {name: count for name, count in others.items() if count}
 
 
 def _latency(stats: ProxyStats) -> dict[str, float | None]:

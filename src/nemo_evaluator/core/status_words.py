@@ -86,7 +86,7 @@ def progress_line(
     if status["state"] in _ODD_STATES:
         parts.insert(0, status["state"])
     if not parts:
-        parts = ["no requests yet"]
+        parts = ["the harness runs, no requests yet"]
     planned = status["samples"]["planned"]
     bar = "" if plain or not planned else f"{_bar(status['samples'])} "
     line = bar + parts[0]
@@ -107,9 +107,9 @@ def state_line(status: Mapping[str, Any]) -> str:
 
 
 def errors(counts: Mapping[str, int]) -> Iterator[str]:
-    """`3 x HTTP 429` for each kind of failure."""
-    for kind, count in counts.items():
-        yield f"{count:,} x {f'HTTP {kind}' if kind.isdigit() else kind}"
+    """`3 x HTTP 429` for each kind of failure, the commonest first."""
+    for kind, count in sorted(counts.items(), key=lambda item: -item[1]):
+        yield f"{count:,} x {kind.replace('http_', 'HTTP ').replace('_', ' ')}"
 
 
 def _percent(found: Mapping[str, Any]) -> str:
