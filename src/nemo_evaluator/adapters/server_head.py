@@ -17,7 +17,10 @@ RawHeader = tuple[bytes, bytes]
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_SPECIAL = {"connection", "expect", "host", "transfer-encoding", "x-sample-id", "x-samples-planned"}
+_SPECIAL = {
+    "connection", "content-length", "expect", "host", "transfer-encoding", "x-sample-id", "x-samples-planned",
+}  # fmt: skip
+_KEPT_OPEN = ("keep-alive", "close")
 _VERSIONS = ("1.1", "1.0")
 _LONGEST_COUNT = 12
 _FIRST_FINAL_STATUS, _LAST_STATUS = 200, 999
@@ -44,6 +47,7 @@ class Incoming:
         target: the request's target as received.
         headers: without those that concern one connection or the proxy itself.
         body: empty until all of it is there.
+        length: the announced length of the body, in bytes; 0 when none is announced.
         sample: `X-Sample-Id`.
         planned: `X-Samples-Planned`.
         has_chunks: whether the client understands chunked answers (HTTP/1.1).
@@ -53,8 +57,8 @@ class Incoming:
     """
 
     __slots__ = (
-        "body", "expects_continue", "has_chunks", "headers", "keeps_connection", "method", "planned", "refusal",
-        "sample", "target",
+        "body", "expects_continue", "has_chunks", "headers", "keeps_connection", "length", "method", "planned",
+        "refusal", "sample", "target",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,6 +66,7 @@ class Incoming:
         self.target = b""
         self.headers: list[tuple[str, str]] = []
         self.body = b""
+        self.length = 0
         self.sample: str | None = None
         self.planned: int | None = None
         self.has_chunks = True
@@ -101,27 +106,34 @@ class Incoming:
             if kind == "host":
                 hosts += 1
                 self.headers.append(("Host", value))
+            elif kind == "content-length":
+                self.length = int(value)
+                self.headers.append(("Content-Length", value))
             elif kind == "connection":
-                self._drop_named(value)
-            elif kind == "x-sample-id":
-                self.sample = value or None
-            elif kind == "x-samples-planned":
-                self.planned = (
-                    int(value) if value.isascii() and value.isdigit() and len(value) <= _LONGEST_COUNT else None
-                )
-            elif kind == "expect":
-                self.expects_continue = self.has_chunks and value.lower() == "100-continue"
-            elif value.lower() != "chunked" or not self.has_chunks:
+                if value.lower() not in _KEPT_OPEN:
+                    self._drop_named(value)
+            elif kind == "transfer-encoding":
                 # The last transfer coding must be `chunked`, and no other one is understood (RFC 9112, 6.1).
-                raise HeadError(400, "the request has a Transfer-Encoding that is not understood")
+                if value.lower() != "chunked" or not self.has_chunks:
+                    raise HeadError(400, "the request has a Transfer-Encoding that is not understood")
+            else:
+                self._read_told(kind, value)
         if hosts != 1 and (hosts or self.has_chunks):
             raise HeadError(400, "a request must have one Host header")
 
+    def _read_told(self, kind: str, value: str) -> None:
+        """What the client tells the proxy alone."""
+        if kind == "x-sample-id":
+            self.sample = value or None
+        elif kind == "x-samples-planned":
+            self.planned = _count(value)
+        else:
+            self.expects_continue = self.has_chunks and value.lower() == "100-continue"
+
     def _drop_named(self, connection: str) -> None:
         """Drop the headers that the `Connection` header names (RFC 9110, 7.6.1)."""
-        named = {name.strip().lower() for name in connection.split(",")} - {"close", "keep-alive"}
-        if named:
-            self.headers = [(name, value) for name, value in self.headers if name.lower() not in named]
+        named = {name.strip().lower() for name in connection.split(",")}
+        self.headers = [(name, value) for name, value in self.headers if name.lower() not in named]
 
 
 def _count(text: str) -> int | None:
@@ -129,7 +141,7 @@ def _count(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_COUNT else None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _known(raw_name: bytes) -> tuple[str, str | None]:
     """A name as text, and None when the header goes on, "" when it ends here, else the name in lower case."""
     name = raw_name.decode("latin-1")
@@ -191,7 +203,7 @@ def answer_head(
         raise UnsendableError("a header of the answer holds characters beyond Latin-1") from None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _line_start(name: str) -> str:
     """How the line of a header begins; empty when the connection alone decides about it."""
     if _TOKEN.fullmatch(name) is None:

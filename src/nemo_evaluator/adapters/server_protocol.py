@@ -7,6 +7,7 @@ all connections, twice a second, finds those that have been waiting for too long
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections import deque
@@ -177,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
         """End what has been waiting for too long; called by the sweep."""
         if self._is_stalled(now):
             self._transport.abort()
-        elif self.task is not None:
+        elif self.task is not None or self._buffered:
             return
         elif not self._since:
             self._since = now
@@ -240,7 +241,10 @@ class Connection(asyncio.BufferedProtocol):
         if incoming.refusal is not None:
             # Closing now would reset the connection, and with it what the client has not read yet.
             transport.resume_reading()
-            transport.write_eof()
+            if not transport.get_write_buffer_size():
+                # It may have gone already.
+                with contextlib.suppress(OSError):
+                    transport.write_eof()
         elif self._is_last or not incoming.keeps_connection:
             transport.close()
         elif self._waiting:

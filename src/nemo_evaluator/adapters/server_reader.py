@@ -200,6 +200,8 @@ class RequestReader:
             raise HeadError(431, f"the head of the request is larger than {limit:,} bytes")
         self._silent = 0
         incoming.read_head(headers, version=version)
+        if incoming.length > self._limits.request_bytes:
+            raise self._too_large()
         self._visit = self._admit(incoming)
         if incoming.expects_continue:
             self._go_on()
@@ -219,7 +221,10 @@ class RequestReader:
             self._rest += part
         size = len(self._body) if self._rest is None else len(self._rest)
         if size > self._limits.request_bytes:
-            raise HeadError(413, f"the request is larger than {self._limits.request_bytes:,} bytes")
+            raise self._too_large()
+
+    def _too_large(self) -> HeadError:
+        return HeadError(413, f"the request is larger than {self._limits.request_bytes:,} bytes")
 
     def on_message_complete(self) -> None:
         """It is complete."""
