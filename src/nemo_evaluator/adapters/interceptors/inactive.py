@@ -16,29 +16,6 @@ Count = Annotated[int, Field(ge=0)]
 Interval = Annotated[int, Field(ge=1)]
 
 
-class CachingParameters(Parameters):
-    """Keeps answers, and gives them again to equal requests."""
-
-    cache_dir: str = "/tmp"  # noqa: S108  the default of the compatible interface; nothing is written there
-    reuse_cached_responses: bool = False
-    save_requests: bool = False
-    save_responses: bool = True
-    max_saved_requests: Count | None = None
-    max_saved_responses: Count | None = None
-
-
-class ResponseStatsParameters(Parameters):
-    """Counts tokens, latencies and statuses; the proxy always does, whatever the parameters say."""
-
-    collect_token_stats: bool = True
-    collect_finish_reasons: bool = True
-    collect_tool_calls: bool = True
-    stats_file_saving_interval: Interval | None = 100
-    save_individuals: bool = True
-    cache_dir: str = "/tmp/response_stats_interceptor"  # noqa: S108  as above
-    logging_aggregated_stats_interval: Interval = 100
-
-
 class PostEvalReportParameters(Parameters):
     """Writes a report of requests and answers after the run."""
 
