@@ -15,6 +15,7 @@ _PATIENCE = 5.0
 _RAMP_GAP = 0.1
 _FAILURES_IN_A_ROW = 3
 _REQUESTS_IN_A_ROW = 2
+_SECONDS_IN_A_ROW = 1.0
 _FORGOTTEN_AFTER = 60.0
 
 State = Literal["open", "shut", "opening"]
@@ -23,9 +24,9 @@ State = Literal["open", "shut", "opening"]
 class OutageGate:
     """Before one origin, for all chains of a run. Used in the proxy's event loop only.
 
-    It shuts when no connection can be made, or when the endpoint breaks off connections or a gateway answers 502 or
-    503 several times in a row, to different requests: one request that its endpoint cannot bear is no outage. While it
-    is shut, requests queue; the first of them is let through as a probe, the next one after a growing pause when that
+    It shuts when no connection can be made, or when for a second the endpoint does nothing but break off connections
+    or answer 502 or 503, to different requests: one request that its endpoint cannot bear is no outage. While it is
+    shut, requests queue; the first of them is let through as a probe, the next one after a growing pause when that
     failed, or after 5 s when it is still under way. Any other answer opens the gate, and those waiting are let go in
     growing groups. When it has been shut for too long, the run is ended.
 
@@ -46,6 +47,7 @@ class OutageGate:
         self._backoff = Backoff(SHORTEST_PROBE_GAP, SHORTEST_PROBE_GAP)
         self._reason = ""
         self._since = 0.0
+        self._first_failure = 0.0
         self._last_failure = 0.0
         self._next_probe = 0.0
         self._group = 1
@@ -114,10 +116,13 @@ class OutageGate:
                 self._next_probe = now + self._backoff.next()
                 self._schedule()
             return
+        if not self._failures:
+            self._first_failure = now
         self._failures += 1
         if len(self._askers) < _REQUESTS_IN_A_ROW:
             self._askers.add(asker)
-        if is_certain or (self._failures >= _FAILURES_IN_A_ROW and len(self._askers) >= _REQUESTS_IN_A_ROW):
+        is_row = self._failures >= _FAILURES_IN_A_ROW and len(self._askers) >= _REQUESTS_IN_A_ROW
+        if is_certain or (is_row and now - self._first_failure >= _SECONDS_IN_A_ROW):
             self._shut(now)
 
     def answered(self) -> None:

@@ -46,6 +46,8 @@ class RetryParameters(Parameters):
         outage_seconds: for how long an endpoint may be away before the run is ended; 0 to treat its absence as any
             other failure.
         max_probe_seconds: longest time between two attempts to reach an endpoint that is away.
+        max_probes: how many of these attempts one request makes before it fails, when connections can be made but are
+            broken off, or a gateway answers: it may be the request that the endpoint cannot bear.
     """
 
     statuses: tuple[Status, ...] = (408, 409, 425, 429, 500, 502, 503, 504, 529)
@@ -59,6 +61,7 @@ class RetryParameters(Parameters):
     total_wait_seconds: Seconds = 600.0
     outage_seconds: Annotated[float, Field(ge=0)] = 600.0
     max_probe_seconds: Annotated[float, Field(ge=SHORTEST_PROBE_GAP)] = 5.0
+    max_probes: Annotated[int, Field(ge=1)] = 20
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -142,7 +145,7 @@ class Retry:
         await response.read_raw()
         if is_final_word(response):
             return None
-        if gate is not None and gate.is_shut and status in _OF_GATEWAYS:
+        if gate is not None and gate.is_shut and status in _OF_GATEWAYS and tries.may_probe_again():
             return 0.0
         seconds = tries.next_wait(asked_wait(status, response.headers), is_refusal=status == _TOO_MANY_REQUESTS)
         if seconds is None:
@@ -156,7 +159,7 @@ class Retry:
         gate = self._gate
         if gate is not None and kind in ("unreachable", "broken") and self._parameters.connection_failures:
             gate.failed(tries, str(failure), is_certain=kind == "unreachable", is_probe=tries.is_probe)
-            if gate.is_shut:
+            if gate.is_shut and (kind == "unreachable" or tries.may_probe_again()):
                 return 0.0
         return tries.next_wait(None) if self._repeats(kind) else None
 
@@ -172,15 +175,24 @@ class Retry:
 class _Tries:
     """What one request has been through."""
 
-    __slots__ = ("_backoff", "_exchanges", "_parameters", "_refusals", "_waited", "is_probe")
+    __slots__ = ("_backoff", "_exchanges", "_parameters", "_probes", "_refusals", "_waited", "is_probe")
 
     def __init__(self, parameters: RetryParameters) -> None:
         self._parameters = parameters
         self._backoff: Backoff | None = None
         self._exchanges = 0
+        self._probes = 0
         self._refusals = 0
         self._waited = 0.0
         self.is_probe = False
+
+    def may_probe_again(self) -> bool:
+        """Count a failure during an outage; whether the request may wait for another turn."""
+        self._probes += self.is_probe
+        if self._probes < self._parameters.max_probes:
+            return True
+        self._exchanges = self._parameters.max_attempts
+        return False
 
     def next_wait(self, asked: float | None, *, is_refusal: bool = False) -> float | None:
         """Count a failed exchange; returns how long to wait before the next one, None when there is none.
