@@ -67,7 +67,8 @@ class ModifyToolsParameters(Parameters):
         both = set(self.remove) & (self.rename.keys() | self.replace.keys() | self.descriptions.keys())
         if both:
             raise ValueError(f"the tool {min(both)!r} is removed and changed; do one of them")
-        if self == type(self)():
+        changes = any((self.remove, self.replace, self.descriptions, self.rename, self.add))
+        if not changes and self.strict is None and self.tool_choice is None:
             raise ValueError(
                 "nothing to do: give 'remove', 'replace', 'descriptions', 'rename', 'add', 'strict' or 'tool_choice'"
             )
