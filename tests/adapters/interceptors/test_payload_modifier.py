@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
 from tests.adapters.conftest import Client
 from tests.adapters.interceptors.conftest import Behind, Recorder
+
+from nemo_evaluator.adapters.chain import resolve_chain
+from nemo_evaluator.api.adapter_config import AdapterConfig
+from nemo_evaluator.errors import MisconfigurationError
 
 
 @pytest.mark.parametrize(
@@ -92,3 +97,42 @@ def test_requests_without_a_body_get_the_headers(behind: Behind, client: Client,
     proxy = behind(("payload_modifier", {"headers_to_add": {"X-A": "1"}, "params_to_add": {"a": 1}}))
     assert client.ask("GET", proxy.url.removesuffix("/chat/completions") + "/models").status == 200
     assert recorder.headers[0]["x-a"] == "1"
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": [1, float("-inf")]}, {1, 2}, dt.date(2026, 1, 1)])
+def test_values_that_json_has_no_form_for_are_refused_with_the_configuration(value: Any) -> None:
+    config = AdapterConfig.model_construct(params_to_add={"bad": value, "good": 1})
+    with pytest.raises(MisconfigurationError, match=r"payload_modifier.*'bad' cannot be sent"):
+        resolve_chain(config, output_dir="out")
+
+
+def test_added_values_are_those_of_the_configuration_for_every_request(
+    behind: Behind, client: Client, recorder: Recorder
+) -> None:
+    added = {"messages": [{"role": "user", "content": "x"}], "options": {"n": 1}}
+    proxy = behind(
+        ("payload_modifier", {"params_to_add": added}),
+        ("system_message", {"system_message": "s"}),
+        ("drop_params", {"params": ["options.n"]}),
+    )
+    for _ in range(2):
+        client.post(proxy.url, {})
+    system = {"role": "system", "content": "s"}
+    assert recorder.bodies == [{"messages": [system, *added["messages"]], "options": {}}] * 2
+
+
+def test_other_paths_are_changed_too(behind: Behind, client: Client, recorder: Recorder) -> None:
+    proxy = behind(("payload_modifier", {"params_to_add": {"user": "u"}, "params_to_remove": ["model"]}))
+    base = proxy.url.removesuffix("/chat/completions")
+    for path in ("/embeddings", "/completions", "/responses"):
+        client.post(base + path, {"model": "m", "input": ["x"]})
+    assert recorder.bodies == [{"input": ["x"], "user": "u"}] * 3
+
+
+def test_added_headers_stay_out_of_messages(behind: Behind, client: Client, recorder: Recorder) -> None:
+    proxy = behind(("payload_modifier", {"headers_to_add": {"X-Gateway": "blue-horse"}}))
+    recorder.status, recorder.body = 403, b'{"error": {"message": "blue-horse may not ask"}}'
+    client.post(proxy.url)
+    assert recorder.headers[0]["x-gateway"] == "blue-horse"
+    assert "may not ask" in str(proxy.stats())
+    assert "blue-horse" not in str(proxy.stats())

@@ -67,3 +67,37 @@ def test_which_statuses_end_the_run(parameters: dict[str, Any], status: int, *, 
 def test_contradictions_are_refused(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         RaiseClientErrorsParameters.model_validate(parameters)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/event-stream"])
+def test_the_refusal_is_counted_and_reaches_the_harness_whole(
+    behind: Behind, client: Client, recorder: Recorder, kind: str
+) -> None:
+    proxy = behind(("raise_client_errors", {}))
+    recorder.status, recorder.body, recorder.content_type = 403, b"no " * 100_000, kind
+    reply = client.post(proxy.url)
+    assert (reply.status, reply.body) == (403, recorder.body)
+    stats = proxy.stats()
+    assert (stats.upstream_by_status, stats.by_status, stats.responses) == ({403: 1}, {403: 1}, 1)
+    assert "'model' answered 403" in (proxy.ends.reason or "")
+
+
+def test_errors_that_the_endpoint_did_not_send_do_not_end_the_run(
+    behind: Behind, client: Client, recorder: Recorder
+) -> None:
+    parameters = {"status_code_range_end": None}
+    proxy = behind(("raise_client_errors", parameters), ("turn_counter", {"max_turns": 1}))
+    recorder.body = b'{"choices": [{"message": {"content": "x"}}]}'
+    messages = [{"role": "user", "content": "x"}]
+    assert client.post(proxy.url, {"messages": messages}).status == 200
+    messages += [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]
+    assert client.post(proxy.url, {"messages": messages}).status == 400
+    assert client.post(proxy.url.removesuffix("/v1/chat/completions") + "/elsewhere").status == 404
+    assert proxy.ends.reason is None
+
+
+def test_a_model_list_that_is_refused_does_not_end_the_run(behind: Behind, client: Client, recorder: Recorder) -> None:
+    proxy = behind(("raise_client_errors", {}))
+    recorder.status = 404
+    assert client.ask("GET", proxy.url.removesuffix("/chat/completions") + "/models").status == 404
+    assert proxy.ends.reason is None

@@ -71,3 +71,36 @@ def test_model_lists_pass(behind: Behind, client: Client, recorder: Recorder) ->
     proxy = behind(("system_message", {"system_message": TEXT}))
     assert client.ask("GET", proxy.url.removesuffix("/chat/completions") + "/models").status == 200
     assert recorder.bodies == [None]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "earlier", "expected"),
+    [
+        ("prepend", None, TEXT),
+        ("prepend", "Old.", "Be brief.\nOld."),
+        ("append", "Old.", "Old.\nBe brief."),
+        ("replace", "Old.", TEXT),
+    ],
+)
+def test_requests_for_responses_get_it_as_instructions(
+    behind: Behind, client: Client, recorder: Recorder, *, strategy: str, earlier: str | None, expected: str
+) -> None:
+    proxy = behind(("system_message", {"system_message": TEXT, "strategy": strategy}))
+    body = {"input": "Hello"} | ({"instructions": earlier} if earlier else {})
+    client.post(proxy.url.removesuffix("/chat/completions") + "/responses", body)
+    assert recorder.bodies == [{"input": "Hello", "instructions": expected}]
+
+
+def test_requests_for_embeddings_pass(behind: Behind, client: Client, recorder: Recorder) -> None:
+    proxy = behind(("system_message", {"system_message": TEXT}))
+    assert client.post(proxy.url.removesuffix("/chat/completions") + "/embeddings", {"input": "x"}).status == 200
+    assert recorder.bodies == [{"input": "x"}]
+
+
+def test_pictures_and_sounds_of_the_conversation_are_kept(behind: Behind, client: Client, recorder: Recorder) -> None:
+    proxy = behind(("system_message", {"system_message": TEXT}))
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    sound = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    message = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, picture, sound]}
+    client.post(proxy.url, {"messages": [message], "stream": True})
+    assert recorder.bodies == [{"messages": [{"role": "system", "content": TEXT}, message], "stream": True}]
