@@ -1,0 +1,158 @@
+"""From an exchange to an entry of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from nemo_evaluator.adapters.exchange import Exchange
+from nemo_evaluator.adapters.messages import HOP_BY_HOP, Request, TooLargeError, decode
+from nemo_evaluator.adapters.redaction import (
+    REDACTED,
+    hide_secrets,
+    is_credential_name,
+    is_secret_header,
+    redact_text,
+    secrets_of,
+)
+from nemo_evaluator.adapters.sample import sample_of
+from nemo_evaluator.adapters.store.entry import NewEntry
+from nemo_evaluator.adapters.store.identity import Identity
+from nemo_evaluator.adapters.usable import error_message, parse_json
+
+_SHORTEST_SECRET = 8
+_LARGEST_ERROR = 16 * 1024 * 1024
+_FIRST_ERROR = 400
+
+# They are about the moment, the connection or the harness, and would mislead whoever gets the answer again.
+_NOT_KEPT = HOP_BY_HOP | {
+    "age", "alt-svc", "cf-ray", "content-length", "date", "expires", "last-modified", "nel", "report-to", "retry-after",
+    "server-timing", "set-cookie", "set-cookie2", "strict-transport-security", "vary", "via",
+}  # fmt: skip
+_RATE_LIMIT = ("ratelimit", "x-ratelimit")
+
+
+class Observer:
+    """Makes entries of exchanges, without the secrets of the run.
+
+    Args:
+        environ: the environment; values under credential-like names are never stored.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._secrets = tuple(
+            value for name, value in environ.items() if len(value) >= _SHORTEST_SECRET and is_credential_name(name)
+        )
+        self._encoded = tuple(secret.encode(errors="surrogateescape") for secret in self._secrets)
+
+    def answered(
+        self, request: Request, identity: Identity, exchange: Exchange, body: bytes, headers: Iterable[tuple[str, str]]
+    ) -> NewEntry:
+        """The entry of an exchange that is over, or that nobody waits for any more.
+
+        Args:
+            request: as it was sent.
+            identity: of the request.
+            exchange: what is known about it.
+            body: what came of the answer, as on the wire.
+            headers: of the answer.
+        """
+        kept = [(name, value) for name, value in headers if _is_kept(name) and not is_secret_header(name, value)]
+        entry = self._entry(request, identity)
+        entry.status = exchange.status
+        entry.is_usable = exchange.is_usable
+        entry.seconds = exchange.seconds
+        entry.first_byte_seconds = exchange.first_byte_seconds
+        entry.cost = exchange.cost
+        entry.facts = exchange.facts
+        entry.headers = kept
+        entry.response = body
+        entry.response_bytes = exchange.received or len(body)
+        if not exchange.is_usable:
+            self._not_usable(entry, request, exchange)
+        self._hide(entry, request)
+        return entry
+
+    def failed(self, request: Request, identity: Identity, problem: str, *, seconds: float) -> NewEntry:
+        """The entry of an exchange that brought no answer.
+
+        Args:
+            request: as it was sent.
+            identity: of the request.
+            problem: why there is none, without secrets.
+            seconds: how long it took.
+        """
+        entry = self._entry(request, identity)
+        entry.problem = problem
+        entry.seconds = seconds
+        self._hide(entry, request)
+        return entry
+
+    def _entry(self, request: Request, identity: Identity) -> NewEntry:
+        body = request.body
+        return NewEntry(
+            upstream=request.upstream,
+            address=identity.address,
+            time=0.0,
+            status=0,
+            is_usable=False,
+            sample=sample_of(request),
+            identity=identity,
+            request_id=request.id,
+            attempt=request.attempt,
+            request=body,
+            request_bytes=len(body),
+        )
+
+    def _not_usable(self, entry: NewEntry, request: Request, exchange: Exchange) -> None:
+        """Say why, and keep the text without what endpoints like to repeat in errors: keys."""
+        coding = next((value for name, value in entry.headers if name.lower() == "content-encoding"), "")
+        body = entry.response or b""
+        try:
+            body = decode(body, coding, limit=_LARGEST_ERROR)
+        except (ValueError, TooLargeError):
+            # What is packed may hide anything.
+            body = b"" if coding else body
+        secrets = secrets_of(request.headers.items(), request.url).union(self._secrets)
+        text = body.decode(errors="surrogateescape")
+        entry.response = hide_secrets(text, secrets).encode(errors="surrogateescape")
+        entry.headers = [(name, value) for name, value in entry.headers if name.lower() != "content-encoding"]
+        problem = exchange.failure or exchange.flaw
+        if problem is None:
+            problem = f"status {exchange.status}"
+            if exchange.status >= _FIRST_ERROR and body:
+                problem += f": {_said(body)}"
+        entry.problem = redact_text(problem, secrets)
+
+    def _hide(self, entry: NewEntry, request: Request) -> None:
+        """Take secrets out of the texts; an answer that has one is not given again."""
+        secrets = self._encoded
+        authorization = request.headers.get("Authorization")
+        if authorization:
+            secrets = (*secrets, _credential(authorization))
+        for secret in secrets:
+            if len(secret) < _SHORTEST_SECRET:
+                continue
+            if entry.request and secret in entry.request:
+                entry.request = entry.request.replace(secret, REDACTED.encode())
+            if entry.response and secret in entry.response:
+                entry.response = entry.response.replace(secret, REDACTED.encode())
+                entry.identity = None
+
+
+def _said(body: bytes) -> str:
+    try:
+        return error_message(parse_json(body))
+    except ValueError:
+        return body[:1000].decode(errors="replace")
+
+
+@lru_cache(maxsize=64)
+def _credential(authorization: str) -> bytes:
+    return (authorization.partition(" ")[2] or authorization).encode(errors="surrogateescape")
+
+
+@lru_cache(maxsize=1024)
+def _is_kept(name: str) -> bool:
+    lower = name.lower()
+    return lower not in _NOT_KEPT and not lower.startswith(_RATE_LIMIT)
