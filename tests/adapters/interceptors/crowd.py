@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import http.client
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ParamSpec
 from urllib.parse import urlsplit
 
 from tests.adapters.conftest import Client, Reply
@@ -16,6 +18,17 @@ from nemo_evaluator.adapters.proxy import ProxyOptions, RunningProxy, Upstream, 
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 
 Link = tuple[str, dict[str, Any]]
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 20))
+
+    return run
 
 
 def chat(prompt: str, **more: Any) -> dict[str, Any]:
