@@ -61,7 +61,6 @@ class DropParams:
 
     def __init__(self, parameters: DropParamsParameters, context: Context) -> None:
         self._params = parameters.params
-        self._stats = context.stats
         self._address = context.upstream.address
         self._file = context.output_dir / REFUSED_FILE if context.output_dir is not None else None
         self._is_told: set[str] = set()
@@ -89,9 +88,8 @@ class DropParams:
                 return response
             await response.aclose()
             body = request.body
+            request.attempt += 1
             response = await call_next(request)
-            if response.exchange is not None and response.exchange.source == "endpoint":
-                self._stats.retried()
         return response
 
     def _drop(self, request: Request) -> bool:
