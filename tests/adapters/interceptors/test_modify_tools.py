@@ -146,8 +146,8 @@ EVENTS = (
     b'data: {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"name": "get_weather"',
     b', "arguments": ""}}]}}]}\r\n\r\n',
     (
-        b'data: {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]}\n\n'
-        b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}\n\n'
+        b'data: {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]}\n\n'
+        b'data: {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}\n\n'
     ),
     b"data: [DONE]\n\n",
 )
