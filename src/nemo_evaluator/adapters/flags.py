@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_evaluator.adapters.registry import BUILT_IN
+from nemo_evaluator.adapters.switches import SWITCHES
 from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
 
@@ -149,19 +150,6 @@ PAYLOAD_FLAGS = (
     "headers_to_remove",
     "headers_to_rename",
 )
-
-SWITCHES = (
-    "retry",
-    "concurrency",
-    "finish_reason",
-    "trace",
-    "budget",
-    "drop_params",
-    "modify_tools",
-    "turn_counter",
-    "headers",
-)
-"""Keys that hold the parameters of the interceptor of their name."""
 
 GROUPS: dict[str, FlagGroup] = {
     "system_message": FlagGroup("use_system_prompt", ("custom_system_prompt",), _system_message),

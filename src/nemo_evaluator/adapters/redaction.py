@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig
+from nemo_evaluator.adapters.switches import SWITCHES
+from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig, UpstreamConfig
 
 REDACTED = "<redacted>"
+AnyChain = TypeVar("AnyChain", bound=ChainConfig)
 
 
 class Secret(str):
@@ -60,15 +62,32 @@ def redact(config: AdapterConfig) -> AdapterConfig:
     """A copy of `config` that may be written to files: all values of `headers_to_add`, credentials in URLs, and values
     under credential-like names are replaced by `<redacted>`.
     """  # noqa: D205  one sentence, too long for one line
-    redacted = {
+    redacted = _redacted_chain(config)
+    update = {
+        "api_url": config.api_url and redact_url(config.api_url),
+        "post_eval_hooks": [redact_interceptor(entry) for entry in config.post_eval_hooks],
+        "upstreams": {name: _redact_upstream(upstream) for name, upstream in config.upstreams.items()},
+    }
+    return redacted.model_copy(update={name: value for name, value in update.items() if config.was_changed(name)})
+
+
+def _redact_upstream(upstream: UpstreamConfig) -> UpstreamConfig:
+    redacted = _redacted_chain(upstream)
+    return redacted.model_copy(update={"url": redact_url(upstream.url)}) if upstream.url else redacted
+
+
+def _redacted_chain(config: AnyChain) -> AnyChain:
+    redacted: dict[str, Any] = {
         # Values of added headers are mostly keys of gateways, under any name: none is shown.
         "headers_to_add": _hidden(config.headers_to_add),
         "params_to_add": _redact_value(config.params_to_add),
-        "api_url": config.api_url and redact_url(config.api_url),
         "progress_tracking_url": config.progress_tracking_url and redact_url(config.progress_tracking_url),
         "interceptors": [redact_interceptor(entry) for entry in config.interceptors],
-        "post_eval_hooks": [redact_interceptor(entry) for entry in config.post_eval_hooks],
     }
+    for name in SWITCHES:
+        parameters = getattr(config, name)
+        if isinstance(parameters, dict):
+            redacted[name] = {key: _redact_parameter(key, value) for key, value in parameters.items()}
     return config.model_copy(
         deep=True, update={name: value for name, value in redacted.items() if config.was_changed(name)}
     )

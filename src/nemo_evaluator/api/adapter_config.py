@@ -45,6 +45,13 @@ Switch = Annotated[bool | dict[str, Any], BeforeValidator(_check_switch)]
 SwitchOrList = Annotated[bool | list[str] | dict[str, Any], BeforeValidator(_check_switch_or_list)]
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Folders = Annotated[list[str], BeforeValidator(_as_list)]
+
+
 class _Strict(BaseModel):
     """A model that refuses unknown keys and suggests the nearest. A null stands for the default."""
 
@@ -102,8 +109,8 @@ class ChainConfig(_Strict):
 
     use_caching: bool = True
     caching_dir: str | None = None
-    seed_cache_dir: str | None = None
-    """Folder of another run's store, from which answers are taken too; nothing is written there."""
+    seed_cache_dir: Folders | None = None
+    """Folders of other runs' stores, from which answers are taken too; nothing is written there."""
     save_requests: bool = False
     save_responses: bool = False
     max_saved_requests: Count | None = None

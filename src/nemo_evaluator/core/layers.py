@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_evaluator.adapters.switches import SWITCHES
 from nemo_evaluator.core.overrides import Override
 from nemo_evaluator.errors import MisconfigurationError
 from nemo_evaluator.suggest import did_you_mean
@@ -18,6 +19,8 @@ ROOTS = ("config", "target")
 IGNORED_ROOTS = ("command", "framework_name", "pkg_name")
 """What a saved `run_config.yml` holds beside the user's settings; the definition decides these."""
 FREE_ROOTS = ("metadata", "global_adapter_config")
+
+_ADAPTER = ("target", "api_endpoint", "adapter_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,12 @@ class Settings:
         """
         merged = dict(defaults)
         for layer in self.layers:
+            values: Mapping[str, Any] = {root: layer.values[root] for root in ROOTS if root in layer.values}
             adapter = layer.values.get("global_adapter_config")
             if adapter is not None:
-                nested = {"target": {"api_endpoint": {"adapter_config": adapter}}}
+                nested = _nested(_ADAPTER, adapter)
                 merged = lay_over(merged, nested, source=f"{layer.source}: global_adapter_config")
-            values = {root: layer.values[root] for root in ROOTS if root in layer.values}
+                values = _with_joined_discovery(values, adapter)
             merged = lay_over(merged, values, source=layer.source)
         return merged
 
@@ -140,10 +144,43 @@ def lay_over(
             merged[key] = value
         elif isinstance(value, Mapping):
             merged[key] = lay_over(below, value, source=source, keys=(*keys, str(key)))
+        elif value is not None and _is_switch((*keys, str(key))):
+            merged[key] = value
         elif value is not None:
             place = ".".join((*keys, str(key)))
             raise MisconfigurationError(f"{source}: {place}: must be a mapping, not {type(value).__name__}")
     return merged
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _with_joined_discovery(values: Mapping[str, Any], adapter: Any) -> Mapping[str, Any]:
+    """`values` with the places of `global_adapter_config` in front of their own: those lists are joined."""
+    for name in ("modules", "dirs"):
+        _, theirs = look_up(adapter, ("discovery", name)) if isinstance(adapter, Mapping) else (False, None)
+        _, own = look_up(values, (*_ADAPTER, "discovery", name))
+        if isinstance(theirs, list) and isinstance(own, list):
+            joined = [*theirs, *(entry for entry in own if entry not in theirs)]
+            values = lay_over(values, _nested((*_ADAPTER, "discovery", name), joined), source="global_adapter_config")
+    return values
+
+
+def _is_switch(keys: tuple[str, ...]) -> bool:
+    """Whether what stands at `keys` is a mapping of parameters that `true`, `false` or a list may replace."""
+    if keys[: len(_ADAPTER)] != _ADAPTER:
+        return False
+    match keys[len(_ADAPTER) :]:
+        case ("upstreams", _):
+            return True
+        case (name,) | ("upstreams", _, name):
+            return name in SWITCHES
+        case _:
+            return False
 
 
 def look_up(document: Mapping[str, Any], keys: Sequence[str]) -> tuple[bool, Any]:
