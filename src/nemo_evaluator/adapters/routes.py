@@ -7,21 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nemo_evaluator.adapters import flags
 from nemo_evaluator.adapters.chain import check_endpoint_type, names, resolve_chain
 from nemo_evaluator.adapters.discovery import discover_interceptors
 from nemo_evaluator.adapters.judges import judge_parameters
 from nemo_evaluator.adapters.messages import MODEL
 from nemo_evaluator.adapters.redaction import REDACTED
-from nemo_evaluator.adapters.registry import Kind
+from nemo_evaluator.adapters.registration import STAGES
+from nemo_evaluator.adapters.registry import BUILT_IN, ENDPOINT
 from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.upstream import DEFAULT_REQUEST_TIMEOUT, Upstream
-from nemo_evaluator.api.adapter_config import AdapterConfig, UpstreamConfig
+from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig, UpstreamConfig
 from nemo_evaluator.api.api_dataclasses import Evaluation
 from nemo_evaluator.errors import MisconfigurationError
 from nemo_evaluator.shell import is_variable_name
 
-_INHERITED = ("use_caching", "caching_dir", "seed_cache_dir", "trace", "budget")
-"""What holds for a run as a whole, and so for judges that do not say otherwise."""
+_SHARED = ("caching", "trace", "budget")
+"""Links that judges have like the model, unless they say otherwise: one store and one budget for the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def resolve_routes(evaluation: Evaluation, output_dir: str | Path) -> tuple[Rout
     # The harness's own time-out ends a request; the proxy's is only there for harnesses that have none.
     seconds = max(DEFAULT_REQUEST_TIMEOUT, (params and params.request_timeout) or 0)
     model = Route(upstream=Upstream(url=endpoint.url, request_timeout=seconds), chain=chain, known=known)
-    return model, *(_route(entry, evaluation, config, output_dir=output_dir, known=known) for entry in further)
+    return model, *(_route(entry, evaluation, model, output_dir=output_dir) for entry in further)
 
 
 def routing_notices(evaluation: Evaluation) -> tuple[str, ...]:
@@ -79,9 +81,10 @@ def replaced_parameters(routes: tuple[Route, ...], urls: Mapping[str, str]) -> d
     return {route.parameter: urls[route.name] for route in routes if route.parameter is not None}
 
 
-def without_keys(routes: tuple[Route, ...]) -> tuple[Route, ...]:
-    """The same routes for a run that asks no endpoint."""
-    return tuple(replace(route, api_key_name=None) for route in routes)
+def at(routes: tuple[Route, ...], url: str) -> tuple[Route, ...]:
+    """The same routes, with the model's endpoint at `url`."""
+    model, *others = routes
+    return replace(model, upstream=replace(model.upstream, url=url)), *others
 
 
 def _further(evaluation: Evaluation, config: AdapterConfig) -> Iterator[_Further]:
@@ -104,9 +107,7 @@ def _check_name(name: str) -> None:
         raise MisconfigurationError(f"adapter_config.upstreams: the name of an endpoint, {name!r}, {why}")
 
 
-def _route(
-    entry: _Further, evaluation: Evaluation, config: AdapterConfig, *, output_dir: str | Path, known: Mapping[str, Kind]
-) -> Route:
+def _route(entry: _Further, evaluation: Evaluation, model: Route, *, output_dir: str | Path) -> Route:
     place = f"adapter_config.upstreams.{entry.name}"
     at_parameter = _value_at(evaluation, entry.parameter, place) if entry.parameter else None
     url = entry.config.url or at_parameter
@@ -123,42 +124,29 @@ def _route(
             f"{place}: its URL holds a user name or password, which would be written to files; put the key into an "
             "environment variable and name it in `api_key_name`"
         )
-    chain = resolve_chain(_with_inherited(entry.config, config), output_dir=output_dir, known=known, place=place)
+    chain = resolve_chain(entry.config, output_dir=output_dir, known=model.known, place=place)
     check_endpoint_type(chain, None, url=url)
     return Route(
         upstream=upstream,
         name=entry.name,
-        chain=chain,
-        known=known,
+        chain=_with_shared(chain, entry.config, model),
+        known=model.known,
         api_key_name=entry.config.api_key_name,
         parameter=entry.parameter,
     )
 
 
-def _with_inherited(upstream: UpstreamConfig, config: AdapterConfig) -> UpstreamConfig:
-    """The configuration of a judge in the flag form, with what holds for the whole run; lists stand for themselves."""
+def _with_shared(
+    chain: tuple[InterceptorConfig, ...], upstream: UpstreamConfig, model: Route
+) -> tuple[InterceptorConfig, ...]:
+    """The chain of a judge with what is one for the whole run; a list stands for itself."""
     if upstream.interceptors:
-        return upstream
-    return upstream.with_set(
-        **{
-            name: value
-            for name, value in _of_run(config).items()
-            if name not in upstream.model_fields_set and not upstream.was_changed(name)
-        }
-    )
-
-
-def _of_run(config: AdapterConfig) -> dict[str, Any]:
-    if not config.interceptors:
-        return {name: getattr(config, name) for name in _INHERITED if config.was_changed(name)}
-    listed = {entry.name: entry.config for entry in config.interceptors if entry.enabled}
-    caching = listed.get("caching", {})
-    return {
-        "use_caching": "caching" in listed,
-        "caching_dir": caching.get("cache_dir"),
-        "seed_cache_dir": caching.get("seed_cache_dir"),
-        **{name: listed[name] or True for name in ("trace", "budget") if name in listed},
-    }
+        return chain
+    shared = [name for name in _SHARED if not flags.GROUPS[name].changed(upstream)]
+    links = [entry for entry in chain if entry.name not in (*shared, ENDPOINT)]
+    links += [entry for entry in model.chain if entry.name in shared]
+    order = {name: (STAGES.index(kind.stage), rank) for rank, (name, kind) in enumerate(BUILT_IN.items())}
+    return (*sorted(links, key=lambda entry: order[entry.name]), InterceptorConfig(name=ENDPOINT))
 
 
 def _value_at(evaluation: Evaluation, keys: tuple[str, ...], place: str) -> Any:

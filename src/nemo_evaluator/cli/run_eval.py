@@ -42,6 +42,7 @@ defaults, the framework's defaults. In --overrides, null resets a parameter: con
 @click.option("--overrides", metavar="KEY=VALUE,…", help="Settings by dotted key; values are YAML.")
 @click.option("--dry_run", is_flag=True, help="Print the configuration and the command; start nothing.")
 @click.option("--no_preflight", is_flag=True, help="Do not check endpoint, key and data before the run.")
+@click.option("--replay", is_flag=True, help="Take all answers from the store of the folder; ask no endpoint.")
 @click.option("--self_test", is_flag=True, help="Check known answers, with no model and no network.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON at the end.")
 @click.pass_context
@@ -58,6 +59,7 @@ def run_eval(
     overrides: str | None,
     dry_run: bool,
     no_preflight: bool,
+    replay: bool,
     self_test: bool,
     as_json: bool,
 ) -> int:
@@ -89,7 +91,8 @@ def run_eval(
     if dry_run:
         _print_plan(resolved)
         return OnlyPrinted()
-    _run(resolved, preflight=not no_preflight, as_json=as_json, level=(ctx.obj or {}).get("level"))
+    level = (ctx.obj or {}).get("level")
+    _run(resolved, preflight=not no_preflight, replay=replay, as_json=as_json, level=level)
     return 0
 
 
@@ -100,17 +103,20 @@ def _resolve(settings: Settings) -> Resolved:
 
 
 def _print_plan(resolved: Resolved) -> None:
-    from nemo_evaluator.core.document import document  # noqa: PLC0415  only when something is resolved
-    from nemo_evaluator.core.render import render_command  # noqa: PLC0415
+    from nemo_evaluator.adapters.routes import resolve_routes  # noqa: PLC0415  only when something is resolved
+    from nemo_evaluator.core.chain_text import chain_text  # noqa: PLC0415
+    from nemo_evaluator.core.document import document, written_command  # noqa: PLC0415
 
     written = document(resolved.evaluation)
-    command = render_command(resolved.evaluation, url=written["target"]["api_endpoint"]["url"])
+    command = written_command(resolved.evaluation, written)
+    routes = resolve_routes(resolved.evaluation, resolved.evaluation.config.output_dir or "")
     for notice in resolved.notices:
         _notify(notice)
     click.echo(f"Rendered config:\n\n{strict_yaml.dumps(written)}\n\nRendered command:\n\n{command}")
+    click.echo(f"\n{chain_text(routes)}")
 
 
-def _run(resolved: Resolved, *, preflight: bool, as_json: bool, level: str | None) -> None:
+def _run(resolved: Resolved, *, preflight: bool, replay: bool, as_json: bool, level: str | None) -> None:
     import logging  # noqa: PLC0415  only for runs
 
     from nemo_evaluator.cli.display import keep_apart, progress_of  # noqa: PLC0415
@@ -128,6 +134,7 @@ def _run(resolved: Resolved, *, preflight: bool, as_json: bool, level: str | Non
         keep_apart(progress)
     options = RunOptions(
         preflight=preflight,
+        replay=replay,
         notify=notify,
         echo=shown.buffer,
         echo_is_terminal=shown.isatty(),

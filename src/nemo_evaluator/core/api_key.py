@@ -8,8 +8,13 @@ from nemo_evaluator.errors import MisconfigurationError
 from nemo_evaluator.shell import is_variable_name
 
 
-def read_key(name: str | None, environ: Mapping[str, str]) -> str | None:
-    """The key in the variable `name`; None when no name is given.
+def read_key(
+    name: str | None,
+    environ: Mapping[str, str],
+    *,
+    setting: str = "--api_key_name, target.api_endpoint.api_key_name",
+) -> str | None:
+    """The key in the variable `name`; None when no name is given. Errors say that `setting` names it.
 
     Raises:
         MisconfigurationError: the variable is unset or empty, or its value cannot stand in an HTTP header.
@@ -20,7 +25,7 @@ def read_key(name: str | None, environ: Mapping[str, str]) -> str | None:
         raise MisconfigurationError(
             "api_key_name must be the name of an environment variable (letters, digits, _), not a key itself"
         )
-    place = f"the environment variable {name} (--api_key_name, target.api_endpoint.api_key_name)"
+    place = f"the environment variable {name} ({setting})"
     value = environ.get(name)
     if value is None:
         raise MisconfigurationError(f"{place} is not set; export it, or in a container pass it on with -e {name}")

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nemo_evaluator import env, strict_yaml
-from nemo_evaluator.adapters.chain import acting, resolve_chain
 from nemo_evaluator.adapters.context import EndKind, Ends
 from nemo_evaluator.adapters.metrics_server import serving_metrics
-from nemo_evaluator.adapters.proxy import ProxyOptions, Upstream, running_proxy
+from nemo_evaluator.adapters.proxy import ProxyOptions, running_proxy
 from nemo_evaluator.adapters.redaction import redact_url
+from nemo_evaluator.adapters.routes import at, replaced_parameters, resolve_routes
 from nemo_evaluator.adapters.stats import ProxyStats
 from nemo_evaluator.api.adapter_config import AdapterConfig
 from nemo_evaluator.api.api_dataclasses import Evaluation, EvaluationConfig, EvaluationResult, EvaluationTarget
 from nemo_evaluator.core import output_folder
 from nemo_evaluator.core.coverage import coverage, refuse_unanswered
 from nemo_evaluator.core.definitions import Catalogue, Framework, Task, discover, merge_definitions
-from nemo_evaluator.core.document import document
+from nemo_evaluator.core.document import document, written_command
+from nemo_evaluator.core.endpoint_keys import check_keys
 from nemo_evaluator.core.former_run import RUN_CONFIG_FILE, refuse_other_run
 from nemo_evaluator.core.harness_environment import harness_environment
 from nemo_evaluator.core.layers import Layer, Settings
@@ -33,6 +34,7 @@ from nemo_evaluator.core.metadata import write_metadata
 from nemo_evaluator.core.preflight import check
 from nemo_evaluator.core.provenance import provenance
 from nemo_evaluator.core.render import render_command
+from nemo_evaluator.core.replay import replayed
 from nemo_evaluator.core.report import remove_report, write_report
 from nemo_evaluator.core.resolve import Resolved, resolve
 from nemo_evaluator.core.results import parse_results, read_summary, set_previous_aside, write_results
@@ -63,7 +65,6 @@ _ENDS: Mapping[EndKind, type[EvaluatorError]] = {
     "interceptor": HarnessError,
 }
 """What an end of the run is that an interceptor asked for, by whose doing it is."""
-LONGEST_REQUEST_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class RunOptions:
     """How to run, beside what the configuration says."""
 
     preflight: bool = True
+    replay: bool = False
+    """Take answers from the store alone: no endpoint is asked, and one that is not there ends the run."""
     notify: Notify = field(default=lambda _message: None)
     """Called with a sentence that the user should see."""
     echo: BinaryIO | None = None
@@ -102,6 +105,8 @@ def evaluate(
     target_cfg: EvaluationTarget | EvaluationConfig,
     metadata: Mapping[str, Any] | AdapterConfig | None = None,
     adapter_cfg: AdapterConfig | None = None,
+    *,
+    replay: bool = False,
 ) -> EvaluationResult:
     """Run one evaluation and return its results; files are written to `eval_cfg.output_dir`.
 
@@ -113,6 +118,7 @@ def evaluate(
         target_cfg: the endpoint.
         metadata: free-form metadata; `versioning` in it is extended and goes to `results.yml`.
         adapter_cfg: used instead of `target_cfg.api_endpoint.adapter_config`.
+        replay: take answers from the store of an earlier run alone; no endpoint is asked.
 
     Raises:
         EvaluatorError: one of its subclasses says what was wrong and what to do.
@@ -131,7 +137,7 @@ def evaluate(
     if metadata:
         values["metadata"] = dict(metadata)
     settings = Settings((Layer("the arguments of evaluate()", values),))
-    return run(resolve(settings, discover()), RunOptions(notify=_log.warning)).result
+    return run(resolve(settings, discover()), RunOptions(notify=_log.warning, replay=replay)).result
 
 
 def run(resolved: Resolved, options: RunOptions) -> Outcome:
@@ -179,8 +185,8 @@ class _Run:
         self.started = time.time()
         endpoint = self.evaluation.target.api_endpoint
         assert endpoint is not None
-        assert endpoint.url is not None
-        self.url: str = endpoint.url
+        routes = resolve_routes(self.evaluation, output_dir)
+        self.routes = replayed(routes, output_dir) if options.replay else routes
         self.watch = Watch(
             output_dir,
             stop=stop,
@@ -191,7 +197,6 @@ class _Run:
             },
             observer=options.progress,
         )
-        self.chain = resolve_chain(endpoint.adapter_config, output_dir=output_dir)
 
     def run(self) -> Outcome:
         written = document(self.evaluation)
@@ -227,23 +232,27 @@ class _Run:
             data_check=render_command(self.evaluation, template=template) if template else None,
             notify=self.options.notify,
             stop=self.stop,
+            endpoint=not self.options.replay,
         )
-        self.url = found.effective_url
+        if not self.options.replay:
+            check_keys(self.routes, os.environ)
+            self.routes = at(self.routes, found.effective_url)
 
     def harness(self) -> _Ran:
         """Run the harness behind the proxy."""
         params = self.evaluation.config.params
-        # The harness's own time-out ends a request; the proxy's is only there for harnesses that have none.
-        seconds = max(LONGEST_REQUEST_SECONDS, (params and params.request_timeout) or 0)
-        proxy_options = ProxyOptions(output_dir=self.output_dir, on_end=self.stop.end_from_within)
-        upstream = Upstream(url=self.url, request_timeout=seconds)
+        model, *others = self.routes
+        proxy_options = ProxyOptions(
+            output_dir=self.output_dir, replay_only=self.options.replay, on_end=self.stop.end_from_within
+        )
         progress = self.options.progress
         with (
-            running_proxy(upstream, self.chain, options=proxy_options) as proxy,
+            running_proxy(model, others=others, options=proxy_options) as proxy,
             self.metrics() as metrics_url,
             self.watch.observing(proxy, metrics_url=metrics_url),
         ):
-            command = render_command(self.evaluation, url=proxy.url)
+            urls = {name: proxy.url_of(name) for name in proxy.names}
+            command = render_command(self.evaluation, url=proxy.url, replaced=replaced_parameters(self.routes, urls))
             ended = supervise(
                 command,
                 cwd=Path.cwd(),
@@ -304,6 +313,7 @@ class _Run:
 
     def write(self, result: EvaluationResult, written: dict[str, Any], ran: _Ran) -> Outcome:
         """Write the result files, `results.yml` last."""
+        effective_url = redact_url(self.routes[0].upstream.url)
         summary = read_summary(self.output_dir)
         covered = coverage(summary, ran.stats)
         metadata = write_metadata(self.output_dir, self.resolved.metadata)
@@ -311,7 +321,7 @@ class _Run:
             self.output_dir,
             {
                 # The endpoint's URL, as the user knows it; what really ran, through the proxy, was the same otherwise.
-                "command": render_command(self.evaluation, url=written["target"]["api_endpoint"]["url"]),
+                "command": written_command(self.evaluation, written),
                 "config": written["config"],
                 "target": written["target"],
                 "git_hash": env.get(env.GIT_HASH),
@@ -321,9 +331,9 @@ class _Run:
                 "provenance": provenance(
                     self.resolved.framework,
                     written,
-                    command=render_command(self.evaluation, url=redact_url(self.url)),
-                    effective_url=redact_url(self.url),
-                    chain=[entry.name for entry in acting(self.chain)],
+                    command=written_command(self.evaluation, written, url=effective_url),
+                    effective_url=effective_url,
+                    routes=self.routes,
                     data=(summary or {}).get("data"),
                     started=self.started,
                 ),

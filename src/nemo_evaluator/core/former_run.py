@@ -6,8 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from nemo_evaluator import strict_yaml
-from nemo_evaluator.errors import UsageError
+from nemo_evaluator.adapters.chain import links
+from nemo_evaluator.adapters.neutral import NEUTRAL, NEUTRAL_PARAMETERS
+from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig
+from nemo_evaluator.core.layers import look_up
+from nemo_evaluator.errors import EvaluatorError, UsageError
 
 RUN_CONFIG_FILE = "run_config.yml"
 _MAY_CHANGE = frozenset(
@@ -26,6 +32,7 @@ _MAY_CHANGE = frozenset(
     }
 )
 """Settings that do not change what an answer is."""
+_ADAPTER = "target.api_endpoint.adapter_config"
 
 
 def refuse_other_run(output_dir: Path, document: Mapping[str, Any]) -> None:
@@ -56,10 +63,43 @@ def refuse_other_run(output_dir: Path, document: Mapping[str, Any]) -> None:
 def _compared(document: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that count, by dotted key."""
     counted = {key: document.get(key) for key in ("framework_name", "config", "target")}
-    return {key: value for key, value in _flat(counted) if key not in _MAY_CHANGE}
+    plain = {
+        key: value
+        for key, value in _flat(counted)
+        if key not in _MAY_CHANGE and not key.startswith((f"{_ADAPTER}.", f"{_ADAPTER}["))
+    }
+    _, adapter = look_up(document, _ADAPTER.split("."))
+    return {**plain, **dict(_flat(_effects(adapter), _ADAPTER))}
+
+
+def _effects(adapter: Any) -> Any:
+    """What of an adapter's configuration changes requests or answers, whichever form says it."""
+    try:
+        config = AdapterConfig.model_validate(adapter or {})
+        return {
+            "interceptors": _links(config),
+            **{
+                f"upstreams.{name}": {"parameter": upstream.parameter, "interceptors": _links(upstream)}
+                for name, upstream in config.upstreams.items()
+                if upstream.enabled
+            },
+        }
+    except (ValidationError, EvaluatorError):
+        # Another version's, perhaps: then it has to be the same word for word.
+        return adapter
+
+
+def _links(config: ChainConfig) -> dict[str, Any]:
+    # Links are compared by what they are told; where the run's files are does not matter.
+    return {
+        f"{index}.{entry.name}": {key: value for key, value in entry.config.items() if key not in NEUTRAL_PARAMETERS}
+        or True
+        for index, entry in enumerate(entry for entry in links(config, output_dir=".") if entry.name not in NEUTRAL)
+    }
 
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is not a mapping, with its dotted key."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flat(item, f"{place}.{key}" if place else str(key))

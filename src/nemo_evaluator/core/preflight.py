@@ -50,6 +50,7 @@ def check(
     notify: Notify,
     wait: float = WAIT_SECONDS,
     stop: StopSignal | None = None,
+    endpoint: bool = True,
 ) -> Preflight:
     """Check the output directory, the key, the endpoint with its type and capabilities, and the data.
 
@@ -63,6 +64,7 @@ def check(
         notify: called with each sentence that the user should see.
         wait: seconds to wait for an endpoint that refuses connections.
         stop: ends the waiting early; None: nothing does.
+        endpoint: whether the endpoint is looked at, and the key for it.
 
     Raises:
         MisconfigurationError: folder, key, URL or capability names; the message lists all problems that were found.
@@ -73,7 +75,8 @@ def check(
     run = _Checks(evaluation, environ=environ, notify=notify, wait=wait, stop=stop)
     has_folder = run.collect(lambda: _check_folder(output_dir))
     run.collect(run.find_required)
-    run.collect(run.check_endpoint)
+    if endpoint:
+        run.collect(run.check_endpoint)
     if data_check is not None and has_folder:
         run.collect(lambda: run.check_data(data_check, output_dir / "logs"))
     run.raise_problems()

@@ -12,6 +12,9 @@ from typing import Any
 
 import nemo_evaluator
 from nemo_evaluator import env
+from nemo_evaluator.adapters.redaction import redact_url
+from nemo_evaluator.adapters.route import Route
+from nemo_evaluator.adapters.third_party import ThirdParty
 from nemo_evaluator.core.definitions import Framework
 
 
@@ -21,7 +24,7 @@ def provenance(
     *,
     command: str,
     effective_url: str,
-    chain: Sequence[str],
+    routes: Sequence[Route],
     data: Any,
     started: float,
 ) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def provenance(
         document: the resolved configuration as it is written, without secrets.
         command: the command that really ran, its proxy's secret left out.
         effective_url: where the requests went, without secrets.
-        chain: the proxy's interceptors, outermost first.
+        routes: the endpoints and their chains, the model's first.
         data: what the harness says about the data it read; the definition's list when it says nothing.
         started: Unix time.
     """
@@ -54,11 +57,26 @@ def provenance(
         "data": data or framework.harness.get("data") or None,
         "config_sha256": config_hash(document),
         "endpoint": effective_url,
-        "proxy": list(chain),
+        "proxy": _chain(routes[0]),
+        "interceptors": _third_parties(routes) or None,
+        "upstreams": {
+            route.name: {"endpoint": redact_url(route.upstream.url), "proxy": _chain(route)} for route in routes[1:]
+        }
+        or None,
         "command": command,
         "started": timestamp(started),
         "ended": timestamp(datetime.now(UTC).timestamp()),
     }
+
+
+def _chain(route: Route) -> list[str]:
+    return [entry.name for entry in route.chain]
+
+
+def _third_parties(routes: Sequence[Route]) -> list[dict[str, Any]]:
+    """Where the links come from that this installation does not have by itself."""
+    used = {entry.name: route.known[entry.name] for route in routes for entry in route.chain}
+    return [kind.as_data() for kind in used.values() if isinstance(kind, ThirdParty)]
 
 
 def config_hash(document: Mapping[str, Any]) -> str:

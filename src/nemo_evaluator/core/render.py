@@ -27,13 +27,20 @@ _FRAGMENT_FILTER = "fragment"
 _PROTECT: Mapping[Kind, str] = {kind: f"_protect_{kind}" for kind in ("value", "fragment", "json")}
 
 
-def render_command(evaluation: Evaluation, *, template: str | None = None, url: str | None = None) -> str:
+def render_command(
+    evaluation: Evaluation,
+    *,
+    template: str | None = None,
+    url: str | None = None,
+    replaced: Mapping[tuple[str, ...], str] | None = None,
+) -> str:
     """The shell script that `evaluation.command` (or another `template` of its definition) stands for.
 
     Args:
         evaluation: the resolved evaluation; its fields are what the template sees.
         template: rendered instead of `evaluation.command`.
         url: stands for `target.api_endpoint.url`, when the harness is to use a proxy.
+        replaced: what stands for further values, by their keys: the URLs of judges.
 
     Raises:
         MisconfigurationError: a value that the template needs is missing or cannot stand where it is put.
@@ -45,6 +52,11 @@ def render_command(evaluation: Evaluation, *, template: str | None = None, url: 
         endpoint["api_key"] = endpoint["api_key_name"]
         if url is not None:
             endpoint["url"] = url
+    for keys, value in (replaced or {}).items():
+        section = context
+        for key in keys[:-1]:
+            section = section[key]
+        section[keys[-1]] = value
     return render(template or evaluation.command, context, source=f"the command of {evaluation.framework_name}")
 
 

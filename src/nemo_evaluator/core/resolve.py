@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from nemo_evaluator import env
+from nemo_evaluator.adapters.judges import judge_parameters
 from nemo_evaluator.adapters.redaction import REDACTED
 from nemo_evaluator.api.api_dataclasses import Evaluation
 from nemo_evaluator.core.definitions import Catalogue, Framework, Task, merge_definitions
-from nemo_evaluator.core.layers import Settings
+from nemo_evaluator.core.layers import Settings, look_up
 from nemo_evaluator.core.metadata import plain_metadata
 from nemo_evaluator.core.parameters import check_parameters
 from nemo_evaluator.errors import MisconfigurationError
@@ -49,12 +51,14 @@ def resolve(settings: Settings, catalogue: Catalogue) -> Resolved:
     """
     notices: list[str] = []
     framework, task, name = find_task(_required_type(settings), catalogue)
-    merged = settings.over(merge_definitions(_SECTIONS, framework.merged_defaults(task)))
+    defaults = with_own_folders(framework.merged_defaults(task), framework.folder)
+    merged = settings.over(merge_definitions(_SECTIONS, defaults))
     merged["config"]["type"] = name
     if task is None:
         merged["config"]["params"] = {**merged["config"]["params"], "task": name}
         notices.append(_unlisted_notice(framework, name))
     merged.update(framework_name=framework.name, pkg_name=framework.pkg_name)
+    _settle_url(merged)
     notices += _settle_endpoint_type(merged)
     evaluation = _validate(merged, settings)
     notices += check_parameters(evaluation, framework, task, settings)
@@ -145,6 +149,24 @@ def _unlisted_notice(framework: Framework, name: str) -> str:
     )
 
 
+def with_own_folders(defaults: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`defaults` of a definition, in which folders of interceptors are below the folder of the definition."""
+    found, folders = look_up(defaults, ("target", "api_endpoint", "adapter_config", "discovery", "dirs"))
+    if not found or not isinstance(folders, list):
+        return defaults
+    absolute = [str(folder / entry) if isinstance(entry, str) else entry for entry in folders]
+    nested = {"target": {"api_endpoint": {"adapter_config": {"discovery": {"dirs": absolute}}}}}
+    return merge_definitions(defaults, nested)
+
+
+def _settle_url(merged: dict[str, Any]) -> None:
+    """Fill in a missing URL from the adapter's configuration, where the oldest form has it."""
+    endpoint = merged["target"]["api_endpoint"]
+    _, url = look_up(endpoint, ("adapter_config", "api_url"))
+    if endpoint.get("url") is None and isinstance(url, str):
+        endpoint["url"] = url
+
+
 def _settle_endpoint_type(merged: dict[str, Any]) -> list[str]:
     """Fill in a missing endpoint type from the URL; let a `vlm` endpoint serve tasks for chat endpoints."""
     endpoint = merged["target"]["api_endpoint"]
@@ -186,20 +208,23 @@ def _explain(problem: Any, settings: Settings) -> str:
     tellable = problem["type"] != "value_error" and "adapter_config" not in keys
     if tellable and not isinstance(problem.get("input"), Mapping):
         shown = f" (it is {problem['input']!r})"
-    return f"{'.'.join(keys)}: {message}{shown}{f', set by {source}' if source else ''}"
+    # Where documents of other implementations had it at times.
+    place = ". It belongs in target.api_endpoint.adapter_config" if "key 'adapter_config'" in message else ""
+    return f"{'.'.join(keys)}: {message}{shown}{f', set by {source}' if source else ''}{place}"
 
 
 def _check_adapter(evaluation: Evaluation) -> tuple[str, ...]:
     """Notices about the adapter configuration; errors in it are found here, before anything starts."""
-    endpoint = evaluation.target.api_endpoint
-    if endpoint is None or endpoint.adapter_config is None:
+    endpoint, params = evaluation.target.api_endpoint, evaluation.config.params
+    if endpoint is None or (endpoint.adapter_config is None and not judge_parameters(params.extra if params else None)):
         return ()
-    from nemo_evaluator.adapters import chain  # noqa: PLC0415  half of the time of a dry run, and seldom needed
+    # Half of the time of a dry run, and seldom needed.
+    from nemo_evaluator.adapters.chain import check_api_url, notices  # noqa: PLC0415
+    from nemo_evaluator.adapters.routes import resolve_routes, routing_notices  # noqa: PLC0415
 
-    resolved = chain.resolve_chain(endpoint.adapter_config, output_dir=evaluation.config.output_dir or "")
-    chain.check_endpoint_type(resolved, endpoint.type, url=endpoint.url or "")
-    chain.check_api_url(endpoint.adapter_config, endpoint.url)
-    return chain.notices(endpoint.adapter_config)
+    check_api_url(endpoint.adapter_config, endpoint.url)
+    resolve_routes(evaluation, evaluation.config.output_dir or "")
+    return (*notices(endpoint.adapter_config), *routing_notices(evaluation))
 
 
 def _check_required(evaluation: Evaluation) -> None:
