@@ -196,7 +196,11 @@ class RequestReader:
             self._upgrade = _without_upgrade(incoming, headers, version=version)
             return
         limit = self._limits.head_bytes
-        if self._silent > limit and sum(len(name) + len(value) + 4 for name, value in headers) > limit:
+        # That may be too many: bytes of other requests and of the body are among them.
+        if (
+            self._silent > limit
+            and len(incoming.target) + sum(len(name + value) + 4 for name, value in headers) > limit
+        ):
             raise HeadError(431, f"the head of the request is larger than {limit:,} bytes")
         self._silent = 0
         incoming.read_head(headers, version=version)
