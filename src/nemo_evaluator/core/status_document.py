@@ -12,6 +12,13 @@ from nemo_evaluator.adapters.steering import EndpointLimit
 from nemo_evaluator.core.rates import RecentRate
 from nemo_evaluator.core.sample_count import SampleCount
 
+RATES = (
+    "requests_per_second",
+    "tokens_per_second",
+    "overall_requests_per_second",
+    "overall_tokens_per_second",
+)
+TOKENS = ("prompt", "completion", "total")
 _LEAST_SAMPLES = 5
 _LEAST_SECONDS = 5.0
 """Before so many samples and seconds of this start nothing is said about the time left."""
@@ -31,12 +38,8 @@ class UpstreamRates:
 
     def as_dict(self) -> dict[str, float]:
         """Per second: recently, and since the first request."""
-        return {
-            "requests_per_second": round(self._requests.recent, 3),
-            "tokens_per_second": round(self._tokens.recent, 2),
-            "overall_requests_per_second": round(self._requests.overall, 3),
-            "overall_tokens_per_second": round(self._tokens.overall, 2),
-        }
+        values = (self._requests.recent, self._tokens.recent, self._requests.overall, self._tokens.overall)
+        return {name: round(value, 3) for name, value in zip(RATES, values, strict=True)}
 
 
 def upstream_document(stats: ProxyStats, *, rates: UpstreamRates, limit: EndpointLimit | None) -> dict[str, Any]:
@@ -53,11 +56,7 @@ def upstream_document(stats: ProxyStats, *, rates: UpstreamRates, limit: Endpoin
         "not_stored": stats.not_stored,
         "abandoned": stats.abandoned,
         "errors": dict(stats.errors),
-        "tokens": {
-            "prompt": stats.prompt_tokens.sum,
-            "completion": stats.completion_tokens.sum,
-            "total": stats.total_tokens.sum,
-        },
+        "tokens": {kind: getattr(stats, f"{kind}_tokens").sum for kind in TOKENS},
         "rates": rates.as_dict(),
         "latency_ms": _latency(stats),
         "truncated": stats.truncated,
@@ -80,7 +79,8 @@ def totals_document(upstreams: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     return {
         **{name: sum(part[name] for part in parts) for name in names},
         "errors": dict(errors),
-        **{group: _summed([part[group] for part in parts]) for group in ("tokens", "rates")},
+        "tokens": _summed([part["tokens"] for part in parts], TOKENS),
+        "rates": _summed([part["rates"] for part in parts], RATES),
         "truncated": sum(part["truncated"] for part in parts),
         "refused": sum(part["refused"] for part in parts),
         "cost": round(sum(costs), 6) if costs else None,
@@ -125,6 +125,5 @@ def _latency(stats: ProxyStats) -> dict[str, float | None]:
     return {name: round(1000 * seconds, 2) for name, seconds in found.items()}
 
 
-def _summed(parts: list[Mapping[str, float]]) -> dict[str, float]:
-    names = parts[0].keys() if parts else ()
+def _summed(parts: list[Mapping[str, float]], names: tuple[str, ...]) -> dict[str, float]:
     return {name: round(sum(part[name] for part in parts), 3) for name in names}

@@ -171,16 +171,24 @@ class Watch:
     def _watch(self) -> None:
         due = time.monotonic() + WRITE_SECONDS
         while not self._is_over.wait(POLL_SECONDS):
-            try:
-                answered = self._answer_command()
-                if answered or time.monotonic() >= due:
-                    due = time.monotonic() + WRITE_SECONDS
-                    self._tell()
-            except Exception as error:  # noqa: BLE001  sight of a run must not end it, whatever goes wrong with it
-                _log.error("the status of the run could not be told: %s: %s", type(error).__name__, error)
+            answered = self._answer_command()
+            if answered or time.monotonic() >= due:
+                due = time.monotonic() + WRITE_SECONDS
+                self._tell()
 
     def _tell(self) -> None:
-        document = self.document()
+        try:
+            document = self.document()
+            self._write(document)
+            if self._observer is not None:
+                self._observer.update(document)
+        except InterruptedRun:
+            # A signal came just now: it is about the run.
+            raise
+        except Exception as error:  # noqa: BLE001  sight of a run must not end it, whatever goes wrong with it
+            _log.error("the status of the run could not be told: %s: %s", type(error).__name__, error)
+
+    def _write(self, document: Mapping[str, Any]) -> None:
         try:
             write_status(self._folder, document)
             self._write_failed = False
@@ -189,8 +197,6 @@ class Watch:
             if not self._write_failed:
                 _log.warning("the status cannot be written to %s: %s", self._folder, error.strerror)
             self._write_failed = True
-        if self._observer is not None:
-            self._observer.update(document)
 
     def _answer_command(self) -> bool:
         try:
@@ -207,6 +213,8 @@ class Watch:
             accepted, message = True, self._act(command)
         except EvaluatorError as error:
             accepted, message = False, str(error)
+        except Exception as error:  # noqa: BLE001  whoever asked is told, and the run goes on
+            accepted, message = False, f"{type(error).__name__}: {error}"
         answer = Answer(id=command.id, command=command.command, accepted=accepted, message=message)
         self._answers = [*self._answers, answer_document(answer)][-ANSWERS_KEPT:]
         return True
