@@ -15,6 +15,7 @@ from nemo_evaluator.adapters.messages import MODEL
 from nemo_evaluator.adapters.redaction import REDACTED
 from nemo_evaluator.adapters.registration import STAGES
 from nemo_evaluator.adapters.registry import BUILT_IN, ENDPOINT
+from nemo_evaluator.adapters.report_settings import report_settings
 from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.upstream import DEFAULT_REQUEST_TIMEOUT, Upstream
 from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig, UpstreamConfig
@@ -56,6 +57,7 @@ def resolve_routes(evaluation: Evaluation, output_dir: str | Path) -> tuple[Rout
     asked = [*names(config), *(name for entry in further for name in names(entry.config))]
     known = discover_interceptors(config.discovery, asked).kinds
     chain = resolve_chain(config, output_dir=output_dir, known=known)
+    report_settings(config)
     check_endpoint_type(chain, endpoint.type, url=endpoint.url)
     params = evaluation.config.params
     # The harness's own time-out ends a request; the proxy's is only there for harnesses that have none.

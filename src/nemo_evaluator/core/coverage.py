@@ -63,8 +63,12 @@ def requests(stats: ProxyStats) -> dict[str, Any]:
     return counted
 
 
-def refuse_unanswered(stats: ProxyStats) -> None:
+def refuse_unanswered(stats: ProxyStats, *, endpoint: str = "the endpoint") -> None:
     """A run in which every request failed is a failure, whatever the harness made of it.
+
+    Args:
+        stats: what the proxy saw on the way to one endpoint.
+        endpoint: what to call it.
 
     Raises:
         EndpointError: requests were sent and none got a usable answer; says what came back.
@@ -73,7 +77,7 @@ def refuse_unanswered(stats: ProxyStats) -> None:
         kinds = ", ".join(f"{count} x HTTP {status}" for status, count in sorted(stats.by_status.items()))
         seen = "; ".join(f"{failure.status}: {failure.message}" for failure in stats.recent_failures[-3:])
         raise EndpointError(
-            f"all {stats.requests} requests to the endpoint failed ({kinds or 'no connection'}), so there is no score."
+            f"all {stats.requests} requests to {endpoint} failed ({kinds or 'no connection'}), so there is no score."
             + _unusable(stats)
             + (f" Seen: {seen}" if seen else "")
         )

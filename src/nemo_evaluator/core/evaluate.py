@@ -16,6 +16,7 @@ from nemo_evaluator.adapters.context import EndKind, Ends
 from nemo_evaluator.adapters.metrics_server import serving_metrics
 from nemo_evaluator.adapters.proxy import ProxyOptions, running_proxy
 from nemo_evaluator.adapters.redaction import redact_url
+from nemo_evaluator.adapters.report_settings import report_settings
 from nemo_evaluator.adapters.routes import at, replaced_parameters, resolve_routes
 from nemo_evaluator.adapters.stats import ProxyStats
 from nemo_evaluator.api.adapter_config import AdapterConfig
@@ -164,6 +165,8 @@ class _Ran:
 
     ended: HarnessExit
     stats: ProxyStats
+    others: Mapping[str, ProxyStats]
+    """What it saw on the way to judges, by their names."""
     ends: Ends
     """Why an interceptor ended the run, if one did."""
     proxy_served: bool
@@ -272,6 +275,7 @@ class _Run:
             return _Ran(
                 ended=ended,
                 stats=proxy.stats(),
+                others={name: proxy.stats(name) for name in proxy.names[1:]},
                 ends=proxy.ends,
                 proxy_served=proxy.is_serving,
             )
@@ -303,6 +307,8 @@ class _Run:
         kept = (summary.get("coverage") or {}).get("scored")
         if not kept and not (native and ran.ended.failure):
             refuse_unanswered(ran.stats)
+            for name, stats in ran.others.items():
+                refuse_unanswered(stats, endpoint=f"the endpoint {name!r}")
         if ran.ended.failure is not None:
             log = self.output_dir / LOGS_FOLDER / "harness.log"
             error = _ENGINE_ERRORS.get(ran.ended.returncode, HarnessError) if native else HarnessError
@@ -315,7 +321,7 @@ class _Run:
         """Write the result files, `results.yml` last."""
         effective_url = redact_url(self.routes[0].upstream.url)
         summary = read_summary(self.output_dir)
-        covered = coverage(summary, ran.stats)
+        covered = coverage(summary, ran.stats, ran.others)
         metadata = write_metadata(self.output_dir, self.resolved.metadata)
         results_file = write_results(
             self.output_dir,
@@ -344,8 +350,12 @@ class _Run:
 
     def report(self) -> None:
         """Write the page about the run; the run stands without one."""
+        endpoint = self.evaluation.target.api_endpoint
+        settings = report_settings(endpoint.adapter_config if endpoint else None)
+        if not settings.types:
+            return
         try:
-            write_report(self.output_dir)
+            write_report(self.output_dir, types=settings.types)
         except (OSError, ValueError) as error:
             self.options.notify(f"the report could not be written: {error}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,30 @@ PAGE_FILE = "report.html"
 DATA_FILE = "report.json"
 
 
-def write_report(output_dir: Path) -> Path:
+def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json")) -> Path:
     """Write the report of the finished run in `output_dir`.
 
     The page needs nothing but itself: no network, no other file. Memory does not grow with the number of samples,
     but for two numbers of each.
 
+    Args:
+        output_dir: the folder of the run.
+        types: which files: `html`, the page, and `json`, its data.
+
     Returns:
-        The page.
+        The page's file.
 
     Raises:
         OSError: a file cannot be read or written.
         ValueError: `results.yml` or another file of the run is not what a run writes.
     """
     report = _collect(output_dir)
-    _write(output_dir / DATA_FILE, json.dumps(report.as_data(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if "json" in types:
+        data = json.dumps(report.as_data(), indent=2, ensure_ascii=False, allow_nan=False)
+        _write(output_dir / DATA_FILE, data + "\n")
     page = output_dir / PAGE_FILE
-    _write(page, render(report))
+    if "html" in types:
+        _write(page, render(report))
     return page
 
 
