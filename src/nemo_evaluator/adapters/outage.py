@@ -11,7 +11,6 @@ from nemo_evaluator.adapters.backoff import Backoff
 from nemo_evaluator.adapters.context import Context, Ends
 
 SHORTEST_PROBE_GAP = 0.5
-_PATIENCE = 5.0
 _RAMP_GAP = 0.1
 _FAILURES_IN_A_ROW = 3
 _REQUESTS_IN_A_ROW = 2
@@ -27,8 +26,8 @@ class OutageGate:
     It shuts when no connection can be made, or when for a second the endpoint does nothing but break off connections
     or answer 502 or 503, to different requests: one request that its endpoint cannot bear is no outage. While it is
     shut, requests queue; the first of them is let through as a probe, the next one after a growing pause when that
-    failed, or after 5 s when it is still under way. Any other answer opens the gate, and those waiting are let go in
-    growing groups. When it has been shut for too long, the run is ended.
+    failed, or after the longest pause when it is still under way. Any other answer opens the gate, and those waiting
+    are let go in growing groups. When it has been shut for too long, the run is ended.
 
     Args:
         origin: the endpoint, as messages call it.
@@ -172,7 +171,7 @@ class OutageGate:
     def _let_probe_go(self) -> None:
         self._timer = None
         if self._let_go(is_probe=True):
-            self._next_probe = asyncio.get_running_loop().time() + _PATIENCE
+            self._next_probe = asyncio.get_running_loop().time() + self._longest_gap
             self._schedule()
 
     def _let_group_go(self) -> None:
