@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
+import http.client
+import itertools
 import json
+import threading
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.adapters.conftest import Client, Serve
 from tests.adapters.interceptors.conftest import Behind, Recorder
 
 from nemo_evaluator.adapters.proxy import Upstream, running_proxy
+from nemo_evaluator.adapters.reasoning_counts import COUNTS, Reasoned
+from nemo_evaluator.adapters.reasoning_stream import ReasoningRewriter
+from nemo_evaluator.adapters.reasoning_text import ReasoningRules
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.testing import FakeEndpoint
 
@@ -156,15 +168,15 @@ def test_the_choices_of_a_stream_are_kept_apart(behind: Behind, client: Client, 
     assert _contents(client.post(proxy.url).body) == {0: "b", 1: "d"}
 
 
-def test_a_stream_that_is_not_json_is_the_endpoints_failure(behind: Behind, client: Client, recorder: Recorder) -> None:
+def test_a_stream_that_is_not_json_is_cut(behind: Behind, client: Client, recorder: Recorder) -> None:
     proxy = behind(("reasoning", {}))
     recorder.content_type = "text/event-stream"
     recorder.body = _stream("data: {broken")
-    reply = client.post(proxy.url)
-    assert reply.status == 502
-    assert reply.json()["error"]["code"] == "unreadable_answer"
+    with pytest.raises(http.client.IncompleteRead):
+        client.post(proxy.url)
     stats = proxy.stats()
     assert (stats.answered, stats.connection_failures, stats.interceptor_failures) == (0, 1, 0)
+    assert stats.errors == {"unreadable_answer": 1}
 
 
 def test_a_packed_stream_that_cannot_be_unpacked_is_the_endpoints_failure(client: Client, serve: Serve) -> None:
@@ -179,13 +191,161 @@ def test_a_packed_stream_that_cannot_be_unpacked_is_the_endpoints_failure(client
     assert (stats.answered, stats.connection_failures, stats.interceptor_failures) == (0, 1, 0)
 
 
-def test_a_stream_that_breaks_off_is_a_502(client: Client) -> None:
+def test_a_stream_that_breaks_off_is_cut_for_the_harness_too(client: Client) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}
     chain = [InterceptorConfig(name="reasoning")]
     with (
         FakeEndpoint("one two three four", faults=["reset_mid_body"]) as endpoint,
         running_proxy(Upstream(endpoint.chat_url), chain) as proxy,
     ):
-        reply = client.post(proxy.url, body)
-    assert reply.status == 502
-    assert reply.json()["error"]["type"] == "upstream_error"
+        with pytest.raises(http.client.IncompleteRead):
+            client.post(proxy.url, body)
+        stats = proxy.stats()
+    assert (stats.answered, stats.connection_failures) == (0, 1)
+
+
+def test_events_flow_while_their_text_is_held(serve: Serve) -> None:
+    """The harness sees that the model is at work; the text comes as soon as no reasoning can follow."""
+    go_on = threading.Event()
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await reply.prepare(request)
+        for event in _events("<think>", "hm", "</think>4"):
+            await reply.write(f"{event}\n\n".encode())
+        await asyncio.to_thread(go_on.wait, 30)
+        end = 'data: {"choices": [{"index": 0, "delta": {"content": "2"}, "finish_reason": "stop"}]}'
+        await reply.write(f"{end}\n\ndata: [DONE]\n\n".encode())
+        return reply
+
+    chain = [InterceptorConfig(name="reasoning")]
+    with running_proxy(Upstream(f"{serve(respond)}/v1/chat/completions"), chain) as proxy:
+        parts = urlsplit(proxy.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", parts.path, body=b"{}")
+            answer = connection.getresponse()
+            early = b"".join(answer.readline() for _ in range(6))
+            go_on.set()
+            late = answer.read()
+    assert early.count(b"data: ") == 3
+    assert _contents(early) == {0: ""}
+    lines = [json.loads(line[6:]) for line in late.split(b"\n") if line.startswith(b"data: {")]
+    assert [line["choices"][0]["finish_reason"] for line in lines] == [None, "stop"]
+    assert [line["choices"][0]["delta"]["content"] for line in lines] == ["42", ""]
+
+
+def test_content_flows_once_reasoning_has_a_field_of_its_own(
+    behind: Behind, client: Client, recorder: Recorder
+) -> None:
+    proxy = behind(("reasoning", {}))
+    recorder.content_type = "text/event-stream"
+    reasoning = 'data: {"choices": [{"index": 0, "delta": {"content": null, "reasoning": "hm"}}]}'
+    recorder.body = _stream(reasoning, *_events("a </think>", " b"))
+    assert client.post(proxy.url).body == recorder.body
+
+
+_TEXT = st.lists(st.sampled_from(["<think>", "</think>", "<", "</th", "ink>", "a", " b", "\n", "\u00e9"])).map("".join)
+_RULES = st.builds(
+    ReasoningRules,
+    end=st.just("</think>"),
+    start=st.sampled_from(["<think>", None]),
+    removes=st.booleans(),
+    migrates=st.booleans(),
+    keeps_unfinished=st.booleans(),
+).filter(lambda rules: not rules.changes_nothing)
+
+
+@st.composite
+def _deltas(draw: st.DrawFn) -> list[dict[str, Any]]:
+    name = draw(st.sampled_from(["reasoning_content", "reasoning"]))
+    piece = st.fixed_dictionaries({}, optional={"content": _TEXT, name: _TEXT})
+    return draw(st.lists(piece, max_size=8))
+
+
+@given(deltas=_deltas(), rules=_RULES, sizes=st.lists(st.integers(1, 40), min_size=1), has_done=st.booleans())
+def test_any_stream_comes_to_what_the_whole_answer_comes_to(
+    deltas: list[dict[str, Any]], rules: ReasoningRules, sizes: list[int], *, has_done: bool
+) -> None:
+    events = [json.dumps({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+    if has_done:
+        events += [json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}), "[DONE]"]
+    stream = "".join(f"data: {event}\n\n" for event in events).encode()
+    told: list[Reasoned] = []
+    rewriter = ReasoningRewriter(rules, told.append)
+    out, rest = b"", stream
+    for size in itertools.cycle(sizes):
+        out += rewriter.feed(rest[:size])
+        rest = rest[size:]
+        if not rest:
+            break
+    out += rewriter.finish()
+    assert rewriter.is_clear
+
+    content = "".join(delta.get("content", "") for delta in deltas)
+    fields = [delta[name] for delta in deltas for name in ("reasoning_content", "reasoning") if name in delta]
+    field = "".join(fields) if fields else None
+    has_content = any("content" in delta for delta in deltas)
+    assert _contents(out).get(0, "") == (rules.updated(content, field) if has_content or field else "")
+    expected = [rules.reasoned(content, field, has_calls=False)] if rules.removes and has_content else []
+    assert told == expected
+
+
+def test_reasoning_is_counted(behind: Behind, client: Client, recorder: Recorder) -> None:
+    proxy = behind(("reasoning", {}))
+    usage = {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 6}}
+    for message in (
+        _assistant("<think>one two</think>\n\nthree"),
+        _assistant("<think>one two three"),
+        _assistant("four", reasoning_content="one"),
+        _assistant("no reasoning here"),
+    ):
+        recorder.body = json.dumps({"choices": [{"message": message}], "usage": usage}).encode()
+        client.post(proxy.url)
+    recorder.content_type = "text/event-stream"
+    recorder.body = _stream(*_events("five six", "</think>", "seven"))
+    client.post(proxy.url)
+    counted = proxy.stats().reasoning
+    assert counted is not None
+    assert {name: counted[name] for name in COUNTS} == {
+        "total_responses": 5,
+        "responses_with_reasoning": 4,
+        "reasoning_started_count": 4,
+        "reasoning_finished_count": 3,
+        "reasoning_unfinished_count": 1,
+    }
+    assert counted["reasoning_finished_ratio"] == 0.75
+    assert (counted["total_reasoning_words"], counted["avg_reasoning_words"]) == (8, 1.6)
+    assert (counted["total_original_content_words"], counted["max_original_content_words"]) == (12, 3)
+    assert counted["total_updated_content_words"] == 9
+    assert (counted["total_reasoning_tokens"], counted["avg_updated_content_tokens"]) == (24, 3)
+
+
+def test_what_nobody_can_tell_is_not_counted_as_no_reasoning(
+    behind: Behind, client: Client, recorder: Recorder
+) -> None:
+    proxy = behind(("reasoning", {"start_reasoning_token": None}))
+    recorder.body = _answer(_assistant("an answer, or reasoning that never ends"))
+    client.post(proxy.url)
+    counted = proxy.stats().reasoning
+    assert counted is not None
+    assert (counted["total_responses"], counted["reasoning_started_count"]) == (1, 0)
+    assert counted["avg_reasoning_words"] is None
+
+
+def test_statistics_can_be_switched_off(behind: Behind, client: Client, recorder: Recorder) -> None:
+    proxy = behind(("reasoning", {"enable_reasoning_tracking": False}))
+    recorder.body = _answer(_assistant("a</think>b"))
+    client.post(proxy.url)
+    assert proxy.stats().reasoning is None
+
+
+def test_statistics_are_written_where_it_is_said(
+    behind: Behind, client: Client, recorder: Recorder, tmp_path: Path
+) -> None:
+    folder = tmp_path / "reasoning_stats_cache"
+    proxy = behind(("reasoning", {"cache_dir": str(folder)}))
+    recorder.body = _answer(_assistant("a</think>b"))
+    client.post(proxy.url)
+    proxy.stop()
+    assert json.loads((folder / "reasoning_stats.json").read_text())["total_responses"] == 1
