@@ -100,11 +100,6 @@ def names(config: ChainConfig | None) -> tuple[str, ...]:
     return tuple(entry.name for entry in config.interceptors) if config else ()
 
 
-def acting(chain: Iterable[InterceptorConfig]) -> tuple[InterceptorConfig, ...]:
-    """Those entries of a resolved chain that act in this version: what a result may say it went through."""
-    return tuple(chain)
-
-
 def notices(config: AdapterConfig | None) -> tuple[str, ...]:
     """What a user should be told once about a configuration that `resolve_chain` accepts: settings without effect."""
     if config is None:

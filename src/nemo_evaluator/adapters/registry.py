@@ -10,10 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.interceptor import Interceptor, NamedInterceptor
-from nemo_evaluator.adapters.interceptors import inactive
 from nemo_evaluator.adapters.interceptors.budget import Budget, BudgetParameters
+from nemo_evaluator.adapters.interceptors.caching import Caching, CachingParameters
 from nemo_evaluator.adapters.interceptors.concurrency import Concurrency, ConcurrencyParameters
 from nemo_evaluator.adapters.interceptors.drop_params import DropParams, DropParamsParameters
+from nemo_evaluator.adapters.interceptors.finish_reason import FinishReason, FinishReasonParameters
 from nemo_evaluator.adapters.interceptors.headers import Headers, HeadersParameters
 from nemo_evaluator.adapters.interceptors.modify_tools import ModifyTools, ModifyToolsParameters
 from nemo_evaluator.adapters.interceptors.payload_modifier import PayloadModifier, PayloadModifierParameters
@@ -27,10 +28,12 @@ from nemo_evaluator.adapters.interceptors.response_logging import (
     ResponseLogging,
     ResponseLoggingParameters,
 )
+from nemo_evaluator.adapters.interceptors.response_stats import ResponseStats, ResponseStatsParameters
 from nemo_evaluator.adapters.interceptors.retry import Retry, RetryParameters
 from nemo_evaluator.adapters.interceptors.system_message import SystemMessage, SystemMessageParameters
 from nemo_evaluator.adapters.interceptors.turn_counter import TurnCounter, TurnCounterParameters
 from nemo_evaluator.adapters.parameters import Parameters
+from nemo_evaluator.adapters.post_eval_report import PostEvalReportParameters
 from nemo_evaluator.adapters.registration import STAGES, Stage
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
@@ -43,7 +46,7 @@ ENDPOINT = "endpoint"
 class Kind:
     """An interceptor's parameters, what makes it, and where it stands.
 
-    `make` is None for those that are no links of their own: the endpoint, and what the proxy does in any case.
+    `make` is None for those that are no links of their own: the endpoint, and hooks.
     """
 
     parameters: type[BaseModel]
@@ -69,10 +72,11 @@ BUILT_IN: dict[str, BuiltIn] = {
     "modify_tools": BuiltIn(ModifyToolsParameters, _plain(ModifyTools)),
     "headers": BuiltIn(HeadersParameters, Headers),
     "request_logging": BuiltIn(RequestLoggingParameters, _plain(RequestLogging)),
-    "caching": BuiltIn(inactive.CachingParameters),
-    "response_stats": BuiltIn(inactive.ResponseStatsParameters),
+    "caching": BuiltIn(CachingParameters, Caching, stage="store"),
+    "response_stats": BuiltIn(ResponseStatsParameters, ResponseStats),
+    "finish_reason": BuiltIn(FinishReasonParameters, lambda _parameters, context: FinishReason(context)),
     "response_logging": BuiltIn(ResponseLoggingParameters, _plain(ResponseLogging)),
-    "reasoning": BuiltIn(ReasoningParameters, _plain(Reasoning)),
+    "reasoning": BuiltIn(ReasoningParameters, Reasoning),
     "progress_tracking": BuiltIn(ProgressTrackingParameters, ProgressTracking),
     "raise_client_errors": BuiltIn(RaiseClientErrorsParameters, RaiseClientErrors),
     "turn_counter": BuiltIn(TurnCounterParameters, TurnCounter),
@@ -83,10 +87,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     ENDPOINT: BuiltIn(Parameters),
 }
 
-HOOKS: dict[str, BuiltIn] = {"post_eval_report": BuiltIn(inactive.PostEvalReportParameters)}
-
-ALWAYS_COUNTED = "response_stats"
-"""Named in a chain or not, the proxy counts what it stands for."""
+HOOKS: dict[str, BuiltIn] = {"post_eval_report": BuiltIn(PostEvalReportParameters)}
 
 NOT_PUBLIC = ("nvcf", "omni_info")
 
@@ -125,11 +126,6 @@ def check(entry: InterceptorConfig, *, place: str, known: Mapping[str, Kind]) ->
         raise MisconfigurationError(
             f"{place}: {entry.name!r}: {f'parameter {parameter!r}: ' if parameter else ''}{text}"
         ) from None
-
-
-def acts(entry: InterceptorConfig) -> bool:
-    """Whether an entry of a resolved chain acts in this version."""
-    return entry.name in (ENDPOINT, ALWAYS_COUNTED) or BUILT_IN[entry.name].make is not None
 
 
 def build(

@@ -12,10 +12,10 @@ from nemo_evaluator.adapters.chain import check_endpoint_type, names, resolve_ch
 from nemo_evaluator.adapters.discovery import discover_interceptors
 from nemo_evaluator.adapters.judges import judge_parameters
 from nemo_evaluator.adapters.messages import MODEL
+from nemo_evaluator.adapters.post_eval_report import report_settings
 from nemo_evaluator.adapters.redaction import REDACTED
 from nemo_evaluator.adapters.registration import STAGES
 from nemo_evaluator.adapters.registry import BUILT_IN, ENDPOINT
-from nemo_evaluator.adapters.report_settings import report_settings
 from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.upstream import DEFAULT_REQUEST_TIMEOUT, Upstream
 from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig, UpstreamConfig

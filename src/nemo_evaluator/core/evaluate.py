@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 from nemo_evaluator import env, strict_yaml
 from nemo_evaluator.adapters.context import EndKind, Ends
 from nemo_evaluator.adapters.metrics_server import serving_metrics
+from nemo_evaluator.adapters.post_eval_report import report_settings
 from nemo_evaluator.adapters.proxy import ProxyOptions, running_proxy
 from nemo_evaluator.adapters.redaction import redact_url
-from nemo_evaluator.adapters.report_settings import report_settings
 from nemo_evaluator.adapters.routes import at, replaced_parameters, resolve_routes
 from nemo_evaluator.adapters.stats import ProxyStats
 from nemo_evaluator.api.adapter_config import AdapterConfig

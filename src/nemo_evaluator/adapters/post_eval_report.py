@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from nemo_evaluator.adapters.parameters import Parameters
 from nemo_evaluator.api.adapter_config import AdapterConfig
 from nemo_evaluator.errors import MisconfigurationError
 
 HOOK = "post_eval_report"
 _FLAGS = ("generate_html_report", "html_report_size", "include_json")
+
+
+class PostEvalReportParameters(Parameters):
+    """Parameters of the hook: which files the report consists of, and how many requests it shows."""
+
+    report_types: tuple[Literal["html", "json"], ...] = ("html",)
+    html_report_size: Annotated[int, Field(ge=0)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,5 @@ def report_settings(config: AdapterConfig | None) -> ReportSettings:
         )
     if not hook.enabled:
         return ReportSettings(types=())
-    return ReportSettings(
-        types=tuple(hook.config.get("report_types", ("html",))), size=hook.config.get("html_report_size")
-    )
+    parameters = PostEvalReportParameters.model_validate(hook.config)
+    return ReportSettings(types=parameters.report_types, size=parameters.html_report_size)
