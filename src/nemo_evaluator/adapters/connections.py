@@ -9,9 +9,9 @@ from time import monotonic
 
 from nemo_evaluator.adapters.client_protocol import ClientConnection
 
-KEEP_ALIVE_SECONDS = 0.5
-"""Half of the shortest idle time that is usual (1 s; uvicorn, and with it vLLM, waits 5 s). A new connection costs next
-to nothing beside an answer of a model, a request that meets a closing one must be sent twice."""
+KEEP_ALIVE_SECONDS = 4.0
+"""Less than the 5 s that uvicorn, and with it vLLM, waits. An endpoint that waits less ends the connection, which is seen
+before its next use; a request that meets that end halfway is sent once more."""
 
 _LEAST_SECONDS = KEEP_ALIVE_SECONDS / 1024
 _RECOVERY_SECONDS = 10.0
@@ -104,8 +104,8 @@ class Connections:
             self.idle_seconds = min(self.idle_seconds, self._most_idle_seconds)
 
     def shorten(self) -> None:
-        """Trust idle connections half as long for some time: one was closed before its answer, and unannounced."""
-        self.idle_seconds = min(self.idle_seconds, max(_LEAST_SECONDS, self.idle_seconds / 2))
+        """Trust idle connections for less long for some time: one was closed before its answer, and unannounced."""
+        self.idle_seconds = min(self.idle_seconds, max(_LEAST_SECONDS, self.idle_seconds / 4))
         self._recovers = monotonic() + _RECOVERY_SECONDS
 
     def began(self, connection: ClientConnection) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import itertools
+import os
 import socket
 import threading
 from collections.abc import Iterable
@@ -18,7 +20,14 @@ CACHE_SECONDS = 10.0
 _STAGGER_SECONDS = 0.25
 """Head start of an address before the next one (RFC 8305, 8)."""
 
-_KEEP_ALIVE_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
+_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
+        if hasattr(socket, name)
+    ),
+)
 """Seconds and counts by which an endpoint that is gone is noticed: an answer may take an hour without a byte."""
 
 Address = tuple[socket.AddressFamily, Any]
@@ -118,15 +127,26 @@ async def _connect(address: Address) -> socket.socket:
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setblocking(False)  # noqa: FBT003  the standard library's signature
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEP_ALIVE_OPTIONS:
-            if hasattr(socket, name):
-                found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        await asyncio.get_running_loop().sock_connect(found, target)
+        for level, option, value in _OPTIONS:
+            found.setsockopt(level, option, value)
+        if not _is_connected(found, target):
+            await asyncio.get_running_loop().sock_connect(found, target)
     except BaseException:
         found.close()
         raise
     return found
+
+
+def _is_connected(found: socket.socket, target: Any) -> bool:
+    """Begin to connect; on loopback that is done at once, without a turn of the event loop."""
+    code = found.connect_ex(target)
+    if code == errno.EINPROGRESS:
+        code = found.connect_ex(target)
+    if code in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+        return False
+    if code not in (0, errno.EISCONN):
+        raise OSError(code, f"{os.strerror(code)}: {target[0]} port {target[1]}")
+    return True
 
 
 async def _connect_to_first(addresses: list[Address]) -> tuple[Address, socket.socket]:
