@@ -23,6 +23,7 @@ from nemo_evaluator.adapters.usable import error_message, parse_json
 _SHORTEST_SECRET = 8
 _LARGEST_ERROR = 16 * 1024 * 1024
 _FIRST_ERROR = 400
+_HIDDEN = REDACTED.encode()
 
 # They are about the moment, the connection or the harness, and would mislead whoever gets the answer again.
 _NOT_KEPT = HOP_BY_HOP | {
@@ -36,14 +37,14 @@ class Observer:
     """Makes entries of exchanges, without the secrets of the run.
 
     Args:
-        environ: the environment; values under credential-like names are never stored.
+        environ: the environment; values under credential-like names are taken out of the texts of failures, where endpoints like to
+            repeat keys.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._secrets = tuple(
             value for name, value in environ.items() if len(value) >= _SHORTEST_SECRET and is_credential_name(name)
         )
-        self._encoded = tuple(secret.encode(errors="surrogateescape") for secret in self._secrets)
 
     def answered(
         self, request: Request, identity: Identity, exchange: Exchange, body: bytes, headers: Iterable[tuple[str, str]]
@@ -125,19 +126,18 @@ class Observer:
         entry.problem = redact_text(problem, secrets)
 
     def _hide(self, entry: NewEntry, request: Request) -> None:
-        """Take secrets out of the texts; an answer that has one is not given again."""
-        secrets = self._encoded
+        """Take the harness's key out of the texts; an answer that has it is not given again."""
         authorization = request.headers.get("Authorization")
-        if authorization:
-            secrets = (*secrets, _credential(authorization))
-        for secret in secrets:
-            if len(secret) < _SHORTEST_SECRET:
-                continue
-            if entry.request and secret in entry.request:
-                entry.request = entry.request.replace(secret, REDACTED.encode())
-            if entry.response and secret in entry.response:
-                entry.response = entry.response.replace(secret, REDACTED.encode())
-                entry.identity = None
+        if not authorization:
+            return
+        secret = _credential(authorization)
+        if len(secret) < _SHORTEST_SECRET:
+            return
+        if entry.request and secret in entry.request:
+            entry.request = entry.request.replace(secret, _HIDDEN)
+        if entry.response and secret in entry.response:
+            entry.response = entry.response.replace(secret, _HIDDEN)
+            entry.identity = None
 
 
 def _said(body: bytes) -> str:

@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import blake2b
+from operator import attrgetter
 
 import orjson
 import zstandard
@@ -40,6 +41,7 @@ _LEVEL = 1
 _SIZES = struct.Struct("<II")
 _SUM_BYTES = 8
 _NO_FACTS = AnswerFacts()
+_VALUES = attrgetter(*(one.name for one in fields(AnswerFacts)))
 _DEFAULTS = {one.name: getattr(_NO_FACTS, one.name) for one in fields(AnswerFacts)}
 
 
@@ -74,8 +76,11 @@ class Packer:
         Raises:
             ValueError: it is too large for one row.
         """
-        facts = content.facts
-        said = {name: value for name, default in _DEFAULTS.items() if (value := getattr(facts, name)) != default}
+        said = {
+            name: value
+            for (name, default), value in zip(_DEFAULTS.items(), _VALUES(content.facts), strict=True)
+            if value != default
+        }
         head = orjson.dumps({"h": content.headers, "f": said}, default=str)
         sizes = _SIZES.pack(len(head), len(content.request))
         packed: bytes = self._compressor.compress(b"".join((sizes, head, content.request, content.response)))
