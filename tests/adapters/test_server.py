@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -14,6 +15,8 @@ from tests.adapters.served import PATH, Stream, answer, ends_with_reset, post, r
 from nemo_evaluator.adapters import server
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.messages import Request, Response
+from nemo_evaluator.adapters.server_protocol import Connection
+from nemo_evaluator.adapters.server_reader import RequestReader
 
 CLOSE = "Connection: close"
 
@@ -414,3 +417,22 @@ def test_a_stop_lets_answers_end_and_cancels_what_takes_longer() -> None:
         connection.close()
     stats = served.stats.snapshot()
     assert (stats.answered, stats.abandoned, stats.in_flight) == (1, 1, 0)
+
+
+def test_connections_leave_nothing_behind_for_the_garbage_collector() -> None:
+    def alive() -> int:
+        return sum(isinstance(found, (Connection, RequestReader)) for found in gc.get_objects())
+
+    with serving() as served:
+        gc.collect()
+        gc.disable()
+        before = alive()
+        try:
+            for number in range(20):
+                with served.connect() as connection:
+                    connection.sendall(post()[: -1 if number % 2 else None])
+                    connection.shutdown(socket.SHUT_WR)
+                    read_all(connection)
+            wait_until(lambda: alive() == before)
+        finally:
+            gc.enable()

@@ -156,8 +156,9 @@ class RequestReader:
 
     def close(self) -> None:
         """The client has gone."""
-        # The parser holds this object, and this object the parser.
+        # Nothing may hold in a circle: harnesses without keep-alive make a connection for each request.
         self._parser = None
+        self._ready = self._go_on = _nobody
         self.is_over = True
         if self._visit is not None:
             self._visit.left()
@@ -242,6 +243,14 @@ class RequestReader:
         self.is_over = not incoming.keeps_connection
         self._forget()
         self._ready(visit)
+
+
+def _nobody(*_: object) -> None:
+    """In place of callbacks of a connection that is gone."""
+
+
+def _head_bytes(incoming: Incoming, headers: list[RawHeader]) -> int:
+    return len(incoming.target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def _without_upgrade(incoming: Incoming, headers: list[RawHeader], *, version: str) -> bytes:
