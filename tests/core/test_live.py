@@ -78,7 +78,8 @@ def on_terminal(command: list[str], *, columns: int = 60, **environ: str) -> tup
     """Runs `command` on a pseudo-terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    settings = {**os.environ, "TERM": "xterm", **environ}
+    settings = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    settings |= {"TERM": "xterm", **environ}
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings)
     os.close(theirs)
     written = b""

@@ -17,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nemo_evaluator import env
 from nemo_evaluator.cli.main import main
-from nemo_evaluator.testing import FakeEndpoint
+from nemo_evaluator.testing import FakeEndpoint, demonstration_answers
+from nemo_evaluator.testing.demonstration_rows import demonstration_rows
 
+ROOT = Path(__file__).parents[2]
 PROBE = Path(__file__).with_name("probe_harness.py")
 DEFINITION = f"""
 framework: {{name: probe, pkg_name: probe}}
@@ -255,6 +257,39 @@ def test_a_used_up_budget_has_a_code_of_its_own(endpoint: FakeEndpoint, tmp_path
     assert process.returncode == 8, err
     assert endpoint.count <= 11
     assert status(tmp_path / "run")["exit_code"] == 8
+
+
+def test_samples_are_told_where_the_harness_plans_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    monkeypatch.setenv(env.HARNESS_PATH, str(ROOT / "harnesses"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in demonstration_rows(40)))
+    settings = {"parallelism": 2, "extra.dataset": str(rows)}
+    with FakeEndpoint(demonstration_answers(), model_id="m", latency=0.2) as endpoint:
+        process = start(endpoint, tmp_path / "run", "--eval_type", "mmlu_pro", **settings)
+        seen = wait_for(lambda: (found := status(tmp_path / "run")).get("samples", {}).get("done", 0) > 4 and found)
+        assert main(["control", str(tmp_path / "run"), "stop"]) == 0
+        process.communicate(timeout=PATIENCE)
+        again = start(endpoint, tmp_path / "run", "--eval_type", "mmlu_pro", **settings)
+        resumed = wait_for(
+            lambda: (found := status(tmp_path / "run"))["state"] == "running" and found["totals"]["answered"] and found
+        )
+        _, err = again.communicate(timeout=PATIENCE)
+
+    assert seen["samples"]["planned"] == resumed["samples"]["planned"] == 40
+    assert 4 < seen["samples"]["done"] < 40
+    assert seen["samples"]["percent"] == 2.5 * seen["samples"]["done"]
+    assert seen["samples"]["eta_seconds"] is None or seen["samples"]["eta_seconds"] > 0
+    assert "accuracy" in seen["samples"]["mean_scores"]
+    # What the first start had scored still counts, although it is not asked again.
+    assert resumed["samples"]["done"] >= seen["samples"]["done"] + resumed["totals"]["answered"] - 2
+    assert again.returncode == 0, err
+    last = status(tmp_path / "run")
+    assert last["samples"] | {"per_second": 0, "mean_scores": 0} == {
+        "done": 40, "failed": 0, "planned": 40, "percent": 100.0, "per_second": 0, "eta_seconds": 0.0,
+        "mean_scores": 0,
+    }  # fmt: skip
 
 
 def test_metrics_are_served_where_they_are_asked_for(endpoint: FakeEndpoint, tmp_path: Path, start: Start) -> None:

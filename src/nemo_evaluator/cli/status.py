@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _WATCH_SECONDS = 1.0
+_MOST_SCORES = 3
+_SECOND = 1000
 _COLOURS = {
     "running": "green", "finished": "green", "paused": "yellow", "stopping": "yellow", "interrupted": "yellow",
     "failed": "red", "died": "red", "unresponsive": "red",
@@ -106,7 +108,7 @@ def _bar(run: RunStatus) -> RenderableType:
 def _headline(run: RunStatus) -> str:
     """The state first, then what explains it."""
     document = run.document
-    parts = [f"{run.state} after {duration(document['elapsed_seconds'])}"]
+    parts = [f"{run.state} {'for' if run.is_alive else 'after'} {duration(document['elapsed_seconds'])}"]
     if document["ended"] is not None:
         parts.append(f"ended {document['ended'][:19].replace('T', ' ')} UTC")
         if document["exit_code"]:
@@ -127,7 +129,7 @@ def _rows(run: RunStatus) -> Iterator[tuple[str, str]]:
     if counted is not None:
         yield "samples", ", ".join(part for part in (counted, *_of_samples(run)) if part)
     for name, upstream in document["upstreams"].items():
-        yield name, ", ".join(_of_requests(upstream))
+        yield name, ", ".join(_of_requests(upstream, recent=run.is_alive))
         if upstream["errors"]:
             yield "", f"errors: {', '.join(errors(upstream['errors']))}"
     if document["reason"]:
@@ -143,10 +145,11 @@ def _of_samples(run: RunStatus) -> Iterator[str | None]:
     if run.is_alive:
         yield per_second(found["per_second"]) if found["per_second"] else None
         yield time_left(run.document)
-    yield from (f"{name} {value:.3f} so far" for name, value in list(found["mean_scores"].items())[:3])
+    so_far = "" if run.state == "finished" else " so far"
+    yield from (f"{name} {value:.3f}{so_far}" for name, value in list(found["mean_scores"].items())[:_MOST_SCORES])
 
 
-def _of_requests(upstream: dict[str, Any]) -> Iterator[str]:
+def _of_requests(upstream: dict[str, Any], *, recent: bool) -> Iterator[str]:
     yield f"{upstream['requests']:,} requests"
     yield f"{upstream['answered']:,} answered"
     yield from (f"{upstream[key]:,} {word}" for key, word in _COUNTS.items() if upstream[key])
@@ -154,8 +157,14 @@ def _of_requests(upstream: dict[str, Any]) -> Iterator[str]:
     if limit is not None and limit["limit"] is not None:
         yield f"at most {limit['limit']} at once"
     if upstream["tokens"]["total"]:
-        yield f"{upstream['tokens']['total']:,} tokens ({upstream['rates']['tokens_per_second']:,.0f}/s)"
+        rate = upstream["rates"]["tokens_per_second" if recent else "overall_tokens_per_second"]
+        yield f"{upstream['tokens']['total']:,} tokens ({rate:,.0f} generated a second)"
     latency = upstream["latency_ms"]
-    yield from (f"{name} {latency[name] / 1000:.2f} s" for name in ("p50", "p90", "p99") if latency.get(name))
+    if latency["p50"] is not None:
+        yield f"latency {' / '.join(_milliseconds(latency[name]) for name in ('p50', 'p90', 'p99'))} (p50, p90, p99)"
     if upstream["cost"] is not None:
         yield money(upstream["cost"])
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f} ms" if value < _SECOND else f"{value / _SECOND:.1f} s"
