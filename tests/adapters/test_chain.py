@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nemo_evaluator.adapters.chain import acting, check_api_url, check_endpoint_type, notices, resolve_chain
+from nemo_evaluator.adapters.chain import check_api_url, check_endpoint_type, notices, resolve_chain
 from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
 
@@ -27,8 +27,8 @@ def _names(**values: Any) -> list[str]:
 
 def test_without_a_configuration_the_defaults_of_the_flag_form_count() -> None:
     assert resolve_chain(None, output_dir=RUN) == _chain()
-    assert _names() == ["caching", "response_stats", "endpoint"]
-    caching = _chain()[0]
+    assert _names() == ["response_stats", "finish_reason", "caching", "retry", "concurrency", "endpoint"]
+    caching = _chain()[2]
     assert caching.config == {
         "cache_dir": "/results/run/cache",
         "reuse_cached_responses": True,
@@ -38,8 +38,14 @@ def test_without_a_configuration_the_defaults_of_the_flag_form_count() -> None:
     }
 
 
-def test_the_flags_make_the_compatible_order_with_the_endpoint_innermost() -> None:
+def test_the_flags_make_the_compatible_order_within_each_stage() -> None:
     names = _names(
+        log_failed_requests=True,
+        modify_tools={"remove": ["search"]},
+        headers={"from_env": {"X-Key": "KEY"}},
+        turn_counter=True,
+        drop_params=["seed"],
+        budget={"max_requests": 5},
         use_raise_client_errors=True,
         use_progress_tracking=True,
         process_reasoning_traces=True,
@@ -50,15 +56,24 @@ def test_the_flags_make_the_compatible_order_with_the_endpoint_innermost() -> No
         custom_system_prompt="Be brief.",
     )
     assert names == [
+        "failed_request_logging",
         "system_message",
         "payload_modifier",
+        "modify_tools",
+        "headers",
         "request_logging",
-        "caching",
         "response_stats",
+        "finish_reason",
         "response_logging",
         "reasoning",
         "progress_tracking",
         "raise_client_errors",
+        "turn_counter",
+        "drop_params",
+        "caching",
+        "retry",
+        "concurrency",
+        "budget",
         "endpoint",
     ]
 
@@ -119,14 +134,45 @@ def test_flags_become_parameters(flags: dict[str, Any], name: str, expected: dic
 
 
 def test_what_is_switched_off_is_not_there() -> None:
-    assert _names(use_caching=False, tracking_requests_stats=False) == ["endpoint"]
+    off: dict[str, Any] = dict.fromkeys(
+        ("use_caching", "tracking_requests_stats", "retry", "concurrency", "finish_reason"), False
+    )
+    assert _names(**off) == ["endpoint"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "expected"),
+    [
+        ({"retry": {"max_attempts": 5}}, "retry", {"max_attempts": 5}),
+        ({"retry": True}, "retry", {}),
+        ({"drop_params": ["seed", "top_k"]}, "drop_params", {"params": ["seed", "top_k"]}),
+        ({"drop_params": {"params": ["seed"]}}, "drop_params", {"params": ["seed"]}),
+        ({"seed_cache_dir": "/other"}, "caching", {"seed_cache_dir": ["/other"]}),
+    ],
+)
+def test_a_key_of_its_own_name_holds_an_interceptor_s_parameters(
+    flags: dict[str, Any], name: str, expected: dict[str, Any]
+) -> None:
+    (config,) = [entry.config for entry in _chain(**flags) if entry.name == name]
+    assert config.items() >= expected.items()
+
+
+def test_beside_a_list_a_key_that_is_given_adds_its_interceptor() -> None:
+    assert _names(interceptors=["reasoning"], retry=True) == ["reasoning", "retry", "endpoint"]
+    assert _names(interceptors=["reasoning"], retry=False) == ["reasoning", "endpoint"]
+    assert _names(interceptors=["caching", "concurrency"], retry={"max_attempts": 2})[:2] == ["caching", "retry"]
+
+
+def test_failed_requests_are_logged_beside_any_list() -> None:
+    listed = ["reasoning", "request_logging", "payload_modifier"]
+    assert _names(interceptors=listed, log_failed_requests=True) == ["failed_request_logging", *listed, "endpoint"]
 
 
 def test_the_list_form_keeps_its_order_and_gets_its_endpoint() -> None:
     assert _names(interceptors=["request_logging", "caching"]) == ["request_logging", "caching", "endpoint"]
     # Behind the endpoint stand those that change answers: the last of them is the nearest to it.
     listed = ["caching", "endpoint", "response_stats", "reasoning"]
-    assert _names(interceptors=listed) == ["caching", "response_stats", "reasoning", "endpoint"]
+    assert _names(interceptors=listed) == ["response_stats", "reasoning", "caching", "endpoint"]
     off = {"name": "reasoning", "enabled": False}
     assert _names(interceptors=["caching", off]) == ["caching", "endpoint"]
 
@@ -167,8 +213,11 @@ def test_a_written_configuration_resolves_to_the_same_chain() -> None:
         ({"use_nvcf": True}, r"use_nvcf: .* not part of the public interface"),
         ({"use_omni_info": True}, r"use_omni_info: .* not part of the public interface"),
         ({"interceptors": ["nvcf"]}, r"interceptors\[0\]: 'nvcf' is not part of the public interface"),
-        ({"discovery": {"dirs": ["/x"]}}, r"discovery\.dirs: this version does not load third-party interceptors"),
-        ({"discovery": {"modules": ["x"]}}, r"discovery\.modules"),
+        ({"budget": {"max_request": 1}}, r"'budget' has no parameter 'max_request'. Did you mean 'max_requests'"),
+        (
+            {"interceptors": ["retry"], "retry": {"max_attempts": 2}},
+            r"retry and the entry 'retry' of interceptors both",
+        ),
         ({"use_system_prompt": True}, "custom_system_prompt is not given"),
         ({"interceptors": ["endpoint", "endpoint"]}, "stand there once"),
         ({"interceptors": [{"name": "endpoint", "enabled": False}]}, "must be enabled"),
@@ -225,11 +274,6 @@ def test_what_is_wrong_with_added_headers_is_told_without_their_values(headers: 
     assert "hunter2" not in str(caught.value)
 
 
-def test_what_acts_is_told_apart() -> None:
-    chain = _chain(use_reasoning=True, use_request_logging=True)
-    assert [entry.name for entry in acting(chain)] == ["response_stats", "reasoning", "endpoint"]
-
-
 def test_nobody_is_told_about_defaults() -> None:
     assert notices(None) == ()
     assert notices(AdapterConfig()) == ()
@@ -239,15 +283,13 @@ def test_nobody_is_told_about_defaults() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"caching_dir": "/c"}, ["'caching' is accepted, but not active"]),
-        ({"interceptors": ["caching", "reasoning"]}, ["'caching' is accepted, but not active"]),
-        ({"interceptors": [{"name": "caching", "enabled": False}, "reasoning"]}, []),
-        ({"use_progress_tracking": True}, ["'progress_tracking' is accepted, but not active"]),
-        ({"post_eval_hooks": ["post_eval_report"]}, ["'post_eval_report' is accepted, but not active"]),
         ({"custom_system_prompt": "x"}, ["custom_system_prompt has no effect, because use_system_prompt is false"]),
+        ({"use_caching": False, "caching_dir": "/c"}, ["caching_dir has no effect, because use_caching is false"]),
+        (
+            {"upstreams": {"judge": {"custom_system_prompt": "x"}}},
+            ["adapter_config.upstreams.judge: custom_system_prompt has no effect"],
+        ),
         ({"start_reasoning_token": "x"}, ["start_reasoning_token has no effect, because process_reasoning_traces"]),
-        ({"log_failed_requests": True}, ["log_failed_requests is accepted, but has no effect"]),
-        ({"html_report_size": 9}, ["html_report_size is accepted, but has no effect"]),
         ({"mode": "client"}, ["mode 'client' is served by the proxy"]),
         ({"headers_to_add": {"Host": "x", "X-A": "1"}}, ["headers_to_add: Host belongs to the connection"]),
     ],
