@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import report, verdict
 from multidict import CIMultiDict
 
-from benchmarks.measure import report, verdict
 from nemo_evaluator.adapters.answers import facts_of
 from nemo_evaluator.adapters.exchange import Exchange
 from nemo_evaluator.adapters.messages import Request

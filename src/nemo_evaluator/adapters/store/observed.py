@@ -37,8 +37,8 @@ class Observer:
     """Makes entries of exchanges, without the secrets of the run.
 
     Args:
-        environ: the environment; values under credential-like names are taken out of the texts of failures, where endpoints like to
-            repeat keys.
+        environ: the environment; values under credential-like names are taken out of the texts of failures, where
+            endpoints like to repeat keys.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
