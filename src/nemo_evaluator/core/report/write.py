@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from nemo_evaluator import strict_yaml
+from nemo_evaluator.adapters.store.reader import StoreReader
+from nemo_evaluator.adapters.store.record import STORE_FILE
 from nemo_evaluator.core.report.facts import Report, collect
 from nemo_evaluator.core.report.page import render
 from nemo_evaluator.core.report.samples import read_samples
 from nemo_evaluator.core.results import RESULTS_FILE
 from nemo_evaluator.core.runtime_metrics import METRICS_FILE
-from nemo_evaluator.errors import MisconfigurationError
+from nemo_evaluator.errors import EvaluatorError, MisconfigurationError
 from nemo_evaluator.files import write_atomically
 
 PAGE_FILE = "report.html"
 DATA_FILE = "report.json"
 
 
-def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json")) -> Path:
+def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json"), store: Path | None = None) -> Path:
     """Write the report of the finished run in `output_dir`.
 
     The page needs nothing but itself: no network, no other file. Memory does not grow with the number of samples,
@@ -30,6 +32,7 @@ def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json"))
     Args:
         output_dir: the folder of the run.
         types: which files: `html`, the page, and `json`, its data.
+        store: the file with its requests; None for the one in the folder's `cache`, if there is any.
 
     Returns:
         The page's file.
@@ -38,7 +41,7 @@ def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json"))
         OSError: a file cannot be read or written.
         ValueError: `results.yml` or another file of the run is not what a run writes.
     """
-    report = _collect(output_dir)
+    report = _collect(output_dir, store or output_dir / "cache" / STORE_FILE)
     if "json" in types:
         data = json.dumps(report.as_data(), indent=2, ensure_ascii=False, allow_nan=False)
         _write(output_dir / DATA_FILE, data + "\n")
@@ -56,14 +59,18 @@ def remove_report(output_dir: Path) -> None:
             (output_dir / name).unlink()
 
 
-def _collect(output_dir: Path) -> Report:
+def _collect(output_dir: Path, store: Path) -> Report:
     results_file = output_dir / RESULTS_FILE
     try:
         document = strict_yaml.loads(results_file.read_bytes(), source=str(results_file))
     except MisconfigurationError as error:
         raise ValueError(str(error)) from error
     try:
-        return collect(document, read_samples(output_dir), _metrics(output_dir))
+        with contextlib.ExitStack() as stack:
+            reader = stack.enter_context(StoreReader(store)) if store.is_file() else None
+            return collect(document, read_samples(output_dir), _metrics(output_dir), reader)
+    except EvaluatorError as error:
+        raise ValueError(str(error)) from error
     except (AttributeError, KeyError, TypeError) as error:
         # The files may have been changed, or be another program's: that is for the caller to tell, like a bad value.
         raise ValueError(f"{results_file}: is not what a run writes: {type(error).__name__}: {error}") from error
