@@ -10,8 +10,8 @@ from time import monotonic
 from nemo_evaluator.adapters.client_protocol import ClientConnection
 
 KEEP_ALIVE_SECONDS = 4.0
-"""Less than the 5 s that uvicorn, and with it vLLM, waits. An endpoint that waits less ends the connection, which is seen
-before its next use; a request that meets that end halfway is sent once more."""
+"""Less than the 5 s that uvicorn, and with it vLLM, waits. An endpoint that waits less ends the connection, which is
+seen before its next use; a request that meets that end halfway is sent once more."""
 
 _LEAST_SECONDS = KEEP_ALIVE_SECONDS / 1024
 _RECOVERY_SECONDS = 10.0
