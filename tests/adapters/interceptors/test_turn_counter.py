@@ -80,7 +80,7 @@ def test_a_conversation_beyond_the_limit_is_refused_and_not_sent(
 def test_with_stop_the_conversation_ends_with_an_empty_answer(
     behind: Behind, client: Client, recorder: Recorder
 ) -> None:
-    proxy = behind(("turn_counter", {"max_turns": 1, "on_limit": "stop"}))
+    proxy = behind(("finish_reason", {}), ("turn_counter", {"max_turns": 1, "on_limit": "stop"}))
     client.post(proxy.url, conversation("a", 1))
     answer = client.post(proxy.url, conversation("a", 2)).json()
     assert answer["model"] == "m"
@@ -93,6 +93,9 @@ def test_with_stop_the_conversation_ends_with_an_empty_answer(
     assert json.loads(first.removeprefix(b"data: "))["choices"][0]["finish_reason"] == "length"
     assert done == b"data: [DONE]"
     assert len(recorder.bodies) == 1
+    # The cut is counted; nothing was asked of the endpoint.
+    stats = proxy.stats()
+    assert (stats.truncated_samples, stats.sent) == (1, 1)
 
 
 def test_samples_that_the_harness_names_are_conversations_of_their_own(behind: Behind, client: Client) -> None:

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 from multidict import CIMultiDict
 from pydantic import Field
 
-from nemo_evaluator.adapters.answers import AnswerFacts
 from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.exchange import Exchange
+from nemo_evaluator.adapters.facts import AnswerFacts
 from nemo_evaluator.adapters.interceptor import CallNext
-from nemo_evaluator.adapters.json_text import to_json
 from nemo_evaluator.adapters.messages import Request, Response, error_response
 from nemo_evaluator.adapters.parameters import Parameters
 
@@ -127,10 +126,10 @@ def _role(message: Any) -> Any:
     return message.get("role") if isinstance(message, dict) else None
 
 
-def _beginning(messages: list[Any]) -> bytes:
+def _beginning(messages: list[Any]) -> str:
     """What tells a conversation apart: all up to the first message of the user."""
     end = next((index for index, message in enumerate(messages) if _role(message) == "user"), len(messages) - 1)
-    return to_json(messages[: end + 1])
+    return repr(messages[: end + 1])
 
 
 def _stop(request: Request) -> Response:
@@ -149,6 +148,8 @@ def _stop(request: Request) -> Response:
     body = json.dumps(answer).encode()
     if streams:
         body = b"data: " + body + b"\n\ndata: [DONE]\n\n"
-    exchange = Exchange(200, facts=AnswerFacts(finish_reasons=["length"]), body=body, is_over=True)
+    facts = AnswerFacts()
+    facts.add(answer, is_event=streams)
+    exchange = Exchange(200, facts=facts, body=body, is_over=True)
     headers = CIMultiDict({"Content-Type": "text/event-stream" if streams else "application/json"})
     return Response(200, headers, body, reason="OK", exchange=exchange)
