@@ -108,6 +108,20 @@ def test_other_requests_pass(behind: Behind, client: Client, recorder: Recorder,
     assert recorder.bodies == [body]
 
 
+def test_what_is_no_json_passes(serve: Serve, client: Client) -> None:
+    seen = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(await request.read())
+        return web.json_response({"text": "a"})
+
+    chain = [InterceptorConfig(name="modify_tools", config={"add": [tool("c")]})]
+    with running_proxy(Upstream(f"{serve(handle)}/v1/chat/completions"), chain) as proxy:
+        url = proxy.url.removesuffix("/chat/completions") + "/audio/transcriptions"
+        assert client.post(url, b"\xff\x00").status == 200
+    assert seen == [b"\xff\x00"]
+
+
 @pytest.mark.parametrize("parameters", [{"add": [tool("a")]}, {"rename": {"b": "a"}}])
 def test_two_tools_of_one_name_fail_the_request(
     behind: Behind, client: Client, recorder: Recorder, parameters: dict[str, Any]

@@ -89,7 +89,10 @@ class ModifyTools:
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Change the request, and names in the answer."""
-        body = request.json() if request.is_counted else None
+        try:
+            body = request.json() if request.is_counted else None
+        except ValueError:
+            body = None
         if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
             return await call_next(request)
         self._change(body)
