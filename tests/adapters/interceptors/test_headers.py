@@ -46,6 +46,17 @@ def test_headers_are_removed_and_set_whatever_their_case(behind: Behind, client:
     }
 
 
+def test_a_variable_may_hold_the_key_alone(
+    behind: Behind, client: Client, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_KEY", "bluehorse17")
+    proxy = behind(("headers", {"set": {"Authorization": {"env": "GATEWAY_KEY", "prefix": "Bearer "}}}))
+    recorder.status, recorder.body = 401, b'{"error": {"message": "unknown: bluehorse17"}}'
+    client.post(proxy.url)
+    assert recorder.headers[0]["authorization"] == "Bearer bluehorse17"
+    assert "unknown: <redacted>" in str(proxy.stats())
+
+
 def test_model_lists_get_them_too(behind: Behind, client: Client, recorder: Recorder) -> None:
     proxy = behind(("headers", {"from_env": {"X-Code": "GATEWAY_CODE"}}))
     client.ask("GET", proxy.url.removesuffix("/chat/completions") + "/models")
@@ -93,6 +104,7 @@ def test_secrets_in_the_configuration_are_refused_and_not_shown(name: str, item:
         ({"set": {"X-A: hunter2": "1"}}, "beginning with 'X-A'"),
         ({"set": {"X-A": "one\ntwo"}}, "line break"),
         ({"set": {"X-A": {"value": "1", "env": "B"}}}, "needs {env: VARIABLE}"),
+        ({"set": {"X-A": {"env": "B", "prefix": "two words "}}}, "prefix"),
         ({"set": {"X-A": None}}, "needs {env: VARIABLE}"),
         ({"set": {"X-A": {"file": "x"}}}, "set.X-A"),
         ({"from_env": {"X-A": "hunter2-s3cret"}}, "needs the name of an environment variable"),

@@ -24,11 +24,12 @@ Variable = Annotated[str, Field(pattern=f"^{_VARIABLE.pattern}$")]
 
 
 class FromVariable(BaseModel):
-    """A value that stands in an environment variable."""
+    """A value that stands in an environment variable, and what is put before it, such as `Bearer `."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     env: Variable
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15} ?$")] = ""
 
 
 class FromText(BaseModel):
@@ -42,8 +43,8 @@ class FromText(BaseModel):
 class HeadersParameters(Parameters):
     """Which headers are set and removed.
 
-    `set` gives each header `{env: VARIABLE}`, or `{value: TEXT}` when the value is no secret; `from_env` is the short
-    form of the former.
+    `set` gives each header `{env: VARIABLE}`, with a `prefix` such as `Bearer ` if need be, or `{value: TEXT}` when the
+    value is no secret; `from_env` is the short form for variables that hold all of the value.
     """
 
     set: dict[str, FromVariable | FromText] = Field(default={})
@@ -96,7 +97,9 @@ class Headers:
     def __init__(self, parameters: HeadersParameters, context: Context) -> None:
         self._remove = parameters.remove
         self._set: dict[str, str] = {
-            name: item.value if isinstance(item, FromText) else _secret(name, item.env, context.environ)
+            name: item.value
+            if isinstance(item, FromText)
+            else Secret(item.prefix + _secret(name, item.env, context.environ))
             for name, item in parameters.set.items()
         }
         for name, variable in parameters.from_env.items():
