@@ -29,6 +29,14 @@ def _body(received: bytes) -> bytes:
     return received.partition(b"\r\n\r\n")[2]
 
 
+def _takes(connection: socket.socket, data: bytes) -> bool:
+    try:
+        connection.sendall(data)
+    except ConnectionError:
+        return False
+    return True
+
+
 async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
@@ -396,6 +404,29 @@ def test_a_refused_request_is_counted_and_its_client_sees_the_refusal(monkeypatc
         assert b"1,000 bytes" in seen
     assert served.requests == []
     assert (stats.requests, stats.by_status, stats.in_flight) == (2, {413: 2}, 0)
+
+
+def test_a_connection_without_requests_is_closed_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_IDLE_SECONDS", 0.2)
+
+    async def chain(_request: Request) -> Response:
+        await asyncio.sleep(2)
+        return answer(b"slow")
+
+    with serving(chain) as served, served.connect() as idle, served.connect() as busy:
+        busy.sendall(post())
+        assert read_all(idle) == b""
+        # Who waits for an answer is not idle, and gets it before the connection is closed.
+        assert served.stats.snapshot().in_flight == 1
+        assert _body(read_all(busy)) == b"slow"
+
+
+def test_the_rest_of_a_refused_request_is_read_for_a_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_LINGER_SECONDS", 0.2)
+    with serving() as served, served.connect() as connection:
+        connection.sendall(b"no request\r\n\r\n")
+        assert _head(read_all(connection))[0] == "HTTP/1.1 400 Bad Request"
+        wait_until(lambda: not _takes(connection, b"more"))
 
 
 def test_a_stop_lets_answers_end_and_cancels_what_takes_longer() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from multidict import CIMultiDict
 
 from nemo_evaluator.adapters.context import Ends
-from nemo_evaluator.adapters.failures import UpstreamFailure
+from nemo_evaluator.adapters.failures import SHOULD_RETRY, UpstreamFailure
 from nemo_evaluator.adapters.interceptor import CallNext, InterceptorFailure
 from nemo_evaluator.adapters.messages import Request, Response, error_response
 from nemo_evaluator.adapters.redaction import redact_text, secrets_of
@@ -30,6 +30,7 @@ STALLED_SECONDS = 300.0
 """How long a client may take nothing of an answer that waits for it."""
 _LARGEST_HEADER = 64 * 1024
 _IDLE_SECONDS = 3630.0
+_LINGER_SECONDS = 5.0
 
 _MOST_ADDRESSES = 1000
 """Harnesses use few addresses; those are found without being put together anew."""
@@ -77,6 +78,7 @@ class HarnessServer:
             request_seconds=MAX_REQUEST_SECONDS,
             idle_seconds=_IDLE_SECONDS,
             stalled_seconds=STALLED_SECONDS,
+            linger_seconds=_LINGER_SECONDS,
         )
         return Connections(self._admit, limits)
 
@@ -191,7 +193,10 @@ class _Visit:
         except UpstreamFailure as failure:
             if request.is_counted and not failure.is_counted:
                 route.stats.exchange_failed(failure.status, str(failure))
-            return error_response(failure.status, str(failure), kind="upstream_error", code=failure.code)
+            told = error_response(failure.status, str(failure), kind="upstream_error", code=failure.code)
+            if failure.is_last_attempt:
+                told.headers[SHOULD_RETRY] = "false"
+            return told
         except InterceptorFailure as failure:
             return self._fault(str(failure), kind="interceptor_error", code=failure.name)
         except Exception as error:  # noqa: BLE001  a fault of ours must reach the harness as an answer, not as a hang

@@ -137,6 +137,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something may still be written."""
+        return not self._transport.is_closing()
+
     def write(self, data: bytes) -> None:
         """Send `data`.
 

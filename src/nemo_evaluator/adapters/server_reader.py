@@ -36,7 +36,7 @@ class Limits:
     request_seconds: float
     idle_seconds: float
     stalled_seconds: float
-    linger_seconds: float = 5.0
+    linger_seconds: float
 
 
 class Visit(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nemo_evaluator.adapters.messages import BodyStream, Response
 from nemo_evaluator.adapters.server_head import Incoming, UnsendableError, answer_head, declared_length, has_body
-from nemo_evaluator.adapters.server_protocol import Connection
+from nemo_evaluator.adapters.server_protocol import ClientGone, Connection
 
 Over = Callable[[int | None, str | None], None]
 """Told the status that the harness gets, or None when it gets no complete answer, and why the answer is unusable."""
@@ -51,6 +51,8 @@ class Reply:
         elif not has_body(response, incoming):
             body = b""
         head = answer_head(response, incoming, length=length)
+        if not connection.is_open:
+            raise ClientGone
         self.has_begun = True
         self._over(response.status, response.flaw)
         if len(body) <= _LONGEST_JOINED:
