@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 READ_BYTES = 8 * 1024 * 1024
 """So much is read at once, unless a line is longer: the run must not wait for its watcher."""
+
+_STEP_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -36,10 +38,11 @@ class SampleCount:
 
     def __post_init__(self) -> None:
         try:
-            found = self.path.stat()
+            with self.path.open("rb") as file:
+                self._file = os.fstat(file.fileno()).st_ino
+                self._former_end = _end_of_lines(file)
         except OSError:
             return
-        self._file, self._former_end = found.st_ino, found.st_size
 
     @property
     def mean_scores(self) -> dict[str, float]:
@@ -103,3 +106,15 @@ class SampleCount:
             if isinstance(score, int | float):
                 self._sums[name] = self._sums.get(name, 0.0) + score
                 self._counts[name] = self._counts.get(name, 0) + 1
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends; what a crash left after it is not going to stay."""
+    start = file.seek(0, os.SEEK_END)
+    while start > 0:
+        end, start = start, max(0, start - _STEP_BYTES)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+    return 0
