@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Literal
 
-from nemo_evaluator.adapters.failures import UpstreamFailure
+from nemo_evaluator.adapters.failures import SHOULD_RETRY, UpstreamFailure
 from nemo_evaluator.adapters.messages import Response, TooLargeError, decode
 from nemo_evaluator.adapters.usable import parse_json
 
@@ -58,7 +58,7 @@ def is_final_word(response: Response) -> bool:
     """Whether an answer of failure, read whole, says that asking again is useless: by `x-should-retry: false`, which
     OpenAI's own clients heed, or because the account has nothing left.
     """  # noqa: D205  one sentence, too long for one line
-    if response.headers.get("x-should-retry", "").strip().lower() == "false":
+    if response.headers.get(SHOULD_RETRY, "").strip().lower() == "false":
         return True
     if not isinstance(response.body, bytes):
         return False

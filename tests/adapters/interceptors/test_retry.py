@@ -70,6 +70,17 @@ def test_the_last_failure_reaches_the_harness_as_itself() -> None:
         assert_counts_agree(proxy, endpoint)
 
 
+def test_a_harness_is_told_that_broken_connections_were_repeated_in_vain() -> None:
+    with (
+        FakeEndpoint(faults=[Fault("reset_mid_body", match="bad")]) as endpoint,
+        behind(endpoint.chat_url, ("retry", QUICK)) as proxy,
+    ):
+        assert "x-should-retry" not in Client().post(proxy.url, chat("good")).headers
+        reply = Client().post(proxy.url, chat("bad"))
+        assert (reply.status, reply.headers["x-should-retry"]) == (502, "false")
+        assert reply.json()["error"]["code"] == "connection_failed"
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
 def test_a_refused_request_is_not_repeated(status: int) -> None:
     faults = [Fault(status)]
@@ -143,7 +154,9 @@ def test_nothing_is_repeated_with_a_single_attempt() -> None:
         FakeEndpoint(faults=["429,match=a", "500,match=b", "empty,match=c"]) as endpoint,
         behind(endpoint.chat_url, ("retry", parameters)) as proxy,
     ):
-        assert [reply.status for reply in ask_all(proxy.url, ["a", "b", "c"])] == [429, 500, 200]
+        replies = ask_all(proxy.url, ["a", "b", "c"])
+        assert [reply.status for reply in replies] == [429, 500, 200]
+        assert not any("x-should-retry" in reply.headers for reply in replies)
         assert endpoint.count == 3
 
 

@@ -12,7 +12,7 @@ from nemo_evaluator.adapters.backoff import Backoff, asked_wait
 from nemo_evaluator.adapters.begun import begun
 from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.ended import ended_response
-from nemo_evaluator.adapters.failures import UpstreamFailure
+from nemo_evaluator.adapters.failures import SHOULD_RETRY, UpstreamFailure
 from nemo_evaluator.adapters.interceptor import CallNext
 from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.outage import SHORTEST_PROBE_GAP, OutageGate, outage_gate_of
@@ -25,7 +25,6 @@ Seconds = Annotated[float, Field(gt=0)]
 _SUCCESS = range(200, 300)
 _TOO_MANY_REQUESTS = 429
 _OF_GATEWAYS = (502, 503)
-_NO_MORE = "x-should-retry"
 
 
 class RetryParameters(Parameters):
@@ -118,12 +117,16 @@ class Retry:
         except UpstreamFailure as failure:
             seconds = self._after_failure(failure, tries)
             if seconds is None:
+                failure.is_last_attempt = request.attempt > 1
                 raise
             return seconds
-        if seconds is None:
-            return response
-        await response.aclose()
-        return seconds
+        if seconds is not None:
+            await response.aclose()
+            return seconds
+        if request.attempt > 1 and not _is_success(response):
+            # A harness that repeats as well would multiply the attempts.
+            response.headers[SHOULD_RETRY] = "false"
+        return response
 
     async def _after_answer(self, response: Response, tries: _Tries) -> float | None:
         """Seconds to wait before the repetition; None when there is none.
@@ -138,20 +141,14 @@ class Retry:
                 gate.failed(tries, f"it answers {status}", is_certain=False, is_probe=tries.is_probe)
             elif gate.is_troubled:
                 gate.answered()
-        if not is_failed and not (
-            status in _SUCCESS and response.flaw is not None and self._parameters.unusable_answers
-        ):
+        if not is_failed and not (status in _SUCCESS and response.flaw and self._parameters.unusable_answers):
             return None
         await response.read_raw()
         if is_final_word(response):
             return None
         if gate is not None and gate.is_shut and status in _OF_GATEWAYS and tries.may_probe_again():
             return 0.0
-        seconds = tries.next_wait(asked_wait(status, response.headers), is_refusal=status == _TOO_MANY_REQUESTS)
-        if seconds is None:
-            # OpenAI's clients know this header; a harness that repeats would multiply the attempts.
-            response.headers[_NO_MORE] = "false"
-        return seconds
+        return tries.next_wait(asked_wait(status, response.headers), is_refusal=status == _TOO_MANY_REQUESTS)
 
     def _after_failure(self, failure: UpstreamFailure, tries: _Tries) -> float | None:
         """As `_after_answer`, for exchanges without an answer."""
@@ -170,6 +167,10 @@ class Retry:
         if kind == "unusable":
             return parameters.unusable_answers
         return kind == "late" and parameters.timeouts
+
+
+def _is_success(response: Response) -> bool:
+    return response.status in _SUCCESS and response.flaw is None
 
 
 class _Tries:
