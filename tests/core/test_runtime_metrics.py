@@ -106,6 +106,13 @@ def test_other_sections_stay(tmp_path: Path) -> None:
     assert "response_stats" not in metrics
 
 
+def test_blocks_of_interceptors_are_those_of_the_last_run(tmp_path: Path) -> None:
+    for turns in (3, 5):
+        record(tmp_path, ENDED, blocks={"turns": {"turns": turns, "max": 2}})
+    assert read(tmp_path)["turns"] == {"turns": 5, "max": 2}
+    assert read(tmp_path, "run_times/runtime_0.json")["blocks"] == {"turns": {"turns": 3, "max": 2}}
+
+
 def test_damaged_files_do_not_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "eval_factory_metrics.json").write_text('{"evaluation": ')
     (tmp_path / "run_times").mkdir()

@@ -218,7 +218,13 @@ class _Run:
         remove_report(self.output_dir)
         write_atomically(self.output_dir / RUN_CONFIG_FILE, strict_yaml.dumps(written, sort_keys=True))
         ran = self.harness()
-        record(self.output_dir, ran.ended, response_stats=ran.stats.as_response_stats())
+        record(
+            self.output_dir,
+            ran.ended,
+            response_stats=ran.stats.as_response_stats(),
+            reasoning=ran.stats.reasoning,
+            blocks=ran.stats.blocks,
+        )
         self.refuse_failure(ran)
         result = parse_results(self.resolved.framework, self.output_dir)
         self.stop.raise_if_requested()

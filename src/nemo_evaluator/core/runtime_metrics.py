@@ -52,6 +52,7 @@ def record(
     *,
     response_stats: Mapping[str, Any] | None = None,
     reasoning: Mapping[str, Any] | None = None,
+    blocks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write the files for a run that has just ended, well or not.
 
@@ -60,6 +61,8 @@ def record(
         ended: how the harness ended; the times are those of the harness, from its start until now.
         response_stats: what the proxy saw in this run, with the keys of the compatible interface.
         reasoning: what the interceptor `reasoning` counted in this run, likewise; None without it.
+        blocks: what other interceptors counted, such as `turns`; answers from the store count in them, so those of the
+            last run stand for all.
 
     Raises:
         OSError: a file cannot be written.
@@ -83,6 +86,7 @@ def record(
             "interrupted": ended.interrupted_by is not None,
             "response_stats": stats,
             **({"reasoning": dict(reasoning)} if reasoning else {}),
+            **({"blocks": dict(blocks)} if blocks else {}),
         },
     )
     runs = list(_read_runs(folder))
@@ -94,6 +98,7 @@ def record(
     reasoned = [run["reasoning"] for run in runs if run.get("reasoning")]
     if reasoned:
         metrics["reasoning"] = merge_reasoning(reasoned)
+    metrics |= blocks or {}
     _write(output_dir / METRICS_FILE, metrics)
 
 
