@@ -13,20 +13,21 @@ def _timeline(*points: tuple[int, float, bool]) -> Timeline:
 
 
 def test_every_request_is_in_one_interval() -> None:
-    timeline = _timeline((1, 100.0, True), (1, 100.4, False), (1, 101.5, True), (1, 103.0, True))
+    timeline = _timeline((1, 100.0, True), (1, 100.4, False), (1, 101.5, True), (1, 160.0, True))
 
     intervals = timeline.intervals()
 
-    assert [(one.answered, one.failed) for one in intervals] == [(1, 1), (1, 0), (0, 0), (1, 0)]
-    assert [one.tokens for one in intervals] == [20, 10, 0, 10]
-    assert [one.cost for one in intervals] == [1.0, 0.5, 0.0, 0.5]
+    assert timeline.width == 1.0
+    assert [(one.answered, one.failed) for one in intervals[:3]] == [(1, 1), (1, 0), (0, 0)]
+    assert [one.tokens for one in intervals] == [20, 10, *[0] * 58, 10]
+    assert [one.cost for one in intervals] == [1.0, 0.5, *[0.0] * 58, 0.5]
 
 
 def test_the_time_between_two_starts_is_left_out() -> None:
-    timeline = _timeline((1, 0.0, True), (1, 10.0, True), (2, 90_000.0, True), (2, 90_005.0, True))
+    timeline = _timeline((1, 0.0, True), (1, 40.0, True), (2, 90_000.0, True), (2, 90_020.0, True))
 
-    assert timeline.seconds == 15.0
-    assert [one.answered for one in timeline.intervals()] == [1, *[0] * 9, 2, *[0] * 4, 1]
+    assert timeline.seconds == 60.0
+    assert [one.answered for one in timeline.intervals()] == [1, *[0] * 39, 2, *[0] * 19, 1]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 59.0, 60.0, 61.0, 5_000.0, 86_400.0, 30 * 86_400.0])
