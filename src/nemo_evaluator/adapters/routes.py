@@ -105,8 +105,8 @@ def _further(evaluation: Evaluation, config: AdapterConfig) -> Iterator[_Further
 
 def _check_name(name: str) -> None:
     if name == MODEL or not is_variable_name(name):
-        why = "is the endpoint under test" if name == MODEL else "must consist of letters, digits and _"
-        raise MisconfigurationError(f"adapter_config.upstreams: the name of an endpoint, {name!r}, {why}")
+        why = "that is the endpoint under test" if name == MODEL else "it may hold letters, digits and _ only"
+        raise MisconfigurationError(f"adapter_config.upstreams: {name!r} cannot name a further endpoint: {why}")
 
 
 def _route(entry: _Further, evaluation: Evaluation, model: Route, *, output_dir: str | Path) -> Route:
