@@ -56,10 +56,11 @@ class Connections:
         self._open.discard(connection)
 
     def _check(self) -> None:
+        # First, so that no failure ends the sweeps.
+        self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check) if self._open else None
         now = self.loop.time()
         for connection in tuple(self._open):
             connection.check(now)
-        self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check) if self._open else None
 
     async def shutdown(self, seconds: float) -> None:
         """Close all connections; requests under way have `seconds` to end, then they are cancelled."""
