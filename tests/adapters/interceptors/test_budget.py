@@ -215,6 +215,7 @@ async def test_each_exchange_is_told_its_cost() -> None:
     assert await cost(b"no JSON") is None
     assert ledger_of(context).total().cost == pytest.approx(7)
     assert ledger_of(context).currency == "USD"
+    assert context.stats.snapshot().cost == pytest.approx(7)
 
 
 def test_prices_may_stand_in_a_file(tmp_path: Path) -> None:

@@ -78,12 +78,14 @@ class Budget:
     def __init__(self, parameters: BudgetParameters, context: Context) -> None:
         self._parameters = parameters
         self._ends = context.ends
+        self._stats = context.stats
         self._address = context.upstream.address
         self._ledger = ledger_of(context)
         self._spent = self._ledger.of(context.name)
         self._prices = PriceTable(parameters.prices) if parameters.prices else None
         if self._prices is not None:
             self._ledger.use_currency(parameters.currency)
+            self._stats.spent(0)
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Send the request if the budget has room for it."""
@@ -181,8 +183,10 @@ class Budget:
         elif facts.total_tokens is not None:
             spent.prompt_tokens += facts.total_tokens
         if price is not None and (is_reported or exchange.is_usable):
-            exchange.cost = price.cost(facts)
-            spent.cost += exchange.cost or 0.0
+            exchange.cost = cost = price.cost(facts)
+            if cost is not None:
+                spent.cost += cost
+                self._stats.spent(cost)
         if exchange.is_usable:
             spent.answers += 1
             if self._is_unknown(price, exchange):
