@@ -119,15 +119,17 @@ def test_two_names_for_one_parameter_make_one_route() -> None:
     assert [route.name for route in found] == ["model", "mine"]
 
 
-def test_a_url_may_stand_in_for_a_parameter_that_is_empty() -> None:
-    path = "config.params.extra.judge.url"
-    _, judge = routes({"judge": {"url": None}}, upstreams={"judge": {"url": JUDGE, "parameter": path}})
-    assert (judge.upstream.url, judge.parameter) == (JUDGE, tuple(path.split(".")))
+@pytest.mark.parametrize(
+    ("extra", "path"), [({"judge": {"url": None}}, "judge.url"), ({"judge_url": None}, "judge_url")]
+)
+def test_a_url_may_stand_in_for_a_usual_parameter_that_is_empty(extra: dict[str, Any], path: str) -> None:
+    _, judge = routes(extra, upstreams={"judge": {"url": JUDGE}})
+    assert (judge.upstream.url, judge.parameter) == (JUDGE, ("config", "params", "extra", *path.split(".")))
 
 
 def test_a_judge_may_have_a_list_of_its_own() -> None:
     listed = ["request_logging", {"name": "retry", "config": {"max_attempts": 2}}]
-    _, judge = routes(upstreams={"judge": {"url": JUDGE, "interceptors": listed}})
+    _, judge = routes({"judge": {"url": None}}, upstreams={"judge": {"url": JUDGE, "interceptors": listed}})
     assert names(judge) == ["request_logging", "retry", "endpoint"]
 
 
@@ -169,7 +171,11 @@ def test_the_model_s_endpoint_may_turn_out_to_be_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("upstreams", "message"),
     [
-        ({"judge": {}}, r"upstreams\.judge: has no URL: give `url`, or in `parameter`"),
+        (
+            {"judge": {}},
+            r"upstreams\.judge: has no URL: give `url`, or a value for its parameter config\.params\.extra\.ju",
+        ),
+        ({"other": {"url": JUDGE}}, r"upstreams\.other: the harness would not learn .* name in `parameter`"),
         (
             {"judge": {"parameter": "config.params.extra.x.url"}},
             r"judge\.parameter: the configuration has no config\.p",
@@ -190,7 +196,7 @@ def test_the_model_s_endpoint_may_turn_out_to_be_elsewhere() -> None:
 )
 def test_what_is_wrong_with_a_judge_is_refused(upstreams: dict[str, Any], message: str) -> None:
     with pytest.raises(MisconfigurationError, match=message) as caught:
-        routes(upstreams=upstreams)
+        routes({"judge": {"url": None}}, upstreams=upstreams)
     assert "s3cret" not in str(caught.value)
 
 

@@ -30,5 +30,14 @@ def judge_parameters(extra: Mapping[str, Any] | None) -> dict[str, tuple[str, ..
     return found
 
 
+def usual_parameter(extra: Mapping[str, Any] | None, name: str) -> tuple[str, ...] | None:
+    """The keys of the parameter that holds the URL of the judge `name`, set or not; None when there is none."""
+    extra = extra or {}
+    section = extra.get(name)
+    if isinstance(section, Mapping) and "url" in section:
+        return (*EXTRA, name, "url")
+    return (*EXTRA, name + _URL_SUFFIX) if name + _URL_SUFFIX in extra else None
+
+
 def _is_url(value: Any) -> bool:
     return isinstance(value, str) and value.lower().startswith(_SCHEMES)

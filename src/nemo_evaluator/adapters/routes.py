@@ -10,7 +10,7 @@ from typing import Any
 from nemo_evaluator.adapters import flags
 from nemo_evaluator.adapters.chain import check_endpoint_type, names, resolve_chain
 from nemo_evaluator.adapters.discovery import discover_interceptors
-from nemo_evaluator.adapters.judges import judge_parameters
+from nemo_evaluator.adapters.judges import judge_parameters, usual_parameter
 from nemo_evaluator.adapters.messages import MODEL
 from nemo_evaluator.adapters.post_eval_report import report_settings
 from nemo_evaluator.adapters.redaction import REDACTED
@@ -33,7 +33,7 @@ class _Further:
 
     name: str
     config: UpstreamConfig
-    parameter: tuple[str, ...] | None
+    parameter: tuple[str, ...]
 
 
 def resolve_routes(evaluation: Evaluation, output_dir: str | Path) -> tuple[Route, ...]:
@@ -74,7 +74,7 @@ def routing_notices(evaluation: Evaluation) -> tuple[str, ...]:
         f"requests to the URL in {'.'.join(entry.parameter)} go through the proxy too, as {entry.name!r} "
         f"(adapter_config.upstreams: {{{entry.name}: false}} switches that off)"
         for entry in _further(evaluation, config)
-        if entry.name not in config.upstreams and entry.parameter is not None
+        if entry.name not in config.upstreams
     )
 
 
@@ -90,13 +90,19 @@ def at(routes: tuple[Route, ...], url: str) -> tuple[Route, ...]:
 
 
 def _further(evaluation: Evaluation, config: AdapterConfig) -> Iterator[_Further]:
-    params = evaluation.config.params
-    found = judge_parameters(params.extra if params else None)
+    extra = evaluation.config.params.extra if evaluation.config.params else None
+    found = judge_parameters(extra)
     for name, upstream in config.upstreams.items():
         _check_name(name)
-        parameter = tuple(upstream.parameter.split(".")) if upstream.parameter else found.get(name)
-        if upstream.enabled:
-            yield _Further(name, upstream, parameter)
+        if not upstream.enabled:
+            continue
+        parameter = tuple(upstream.parameter.split(".")) if upstream.parameter else usual_parameter(extra, name)
+        if parameter is None:
+            raise MisconfigurationError(
+                f"adapter_config.upstreams.{name}: the harness would not learn the address of its proxy: name in "
+                "`parameter` the parameter that it takes the URL from, such as config.params.extra.judge.url"
+            )
+        yield _Further(name, upstream, parameter)
     taken = {tuple(upstream.parameter.split(".")) for upstream in config.upstreams.values() if upstream.parameter}
     for name, keys in found.items():
         if name not in config.upstreams and keys not in taken:
@@ -111,12 +117,11 @@ def _check_name(name: str) -> None:
 
 def _route(entry: _Further, evaluation: Evaluation, model: Route, *, output_dir: str | Path) -> Route:
     place = f"adapter_config.upstreams.{entry.name}"
-    at_parameter = _value_at(evaluation, entry.parameter, place) if entry.parameter else None
+    at_parameter = _value_at(evaluation, entry.parameter, place)
     url = entry.config.url or at_parameter
     if not isinstance(url, str) or not url:
         raise MisconfigurationError(
-            f"{place}: has no URL: give `url`, or in `parameter` the path of a parameter that holds one, such as "
-            "config.params.extra.judge.url"
+            f"{place}: has no URL: give `url`, or a value for its parameter {'.'.join(entry.parameter)}"
         )
     if REDACTED in url:
         raise MisconfigurationError(f"{place}: its URL holds {REDACTED}, which stands for a value that is not written")

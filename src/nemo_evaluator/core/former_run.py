@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from nemo_evaluator import strict_yaml
 from nemo_evaluator.adapters.chain import links
 from nemo_evaluator.adapters.neutral import NEUTRAL, NEUTRAL_PARAMETERS
-from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig
+from nemo_evaluator.adapters.registry import BUILT_IN
+from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig
 from nemo_evaluator.core.layers import look_up
 from nemo_evaluator.errors import EvaluatorError, UsageError
 
@@ -79,7 +80,12 @@ def _effects(adapter: Any) -> Any:
         return {
             "interceptors": _links(config),
             **{
-                f"upstreams.{name}": {"parameter": upstream.parameter, "interceptors": _links(upstream)}
+                f"upstreams.{name}": {
+                    # As the model's, a judge's address may change, but one is not put in the place of none.
+                    "url": "given" if upstream.url else None,
+                    "parameter": upstream.parameter,
+                    "interceptors": _links(upstream),
+                }
                 for name, upstream in config.upstreams.items()
                 if upstream.enabled
             },
@@ -90,11 +96,20 @@ def _effects(adapter: Any) -> Any:
 
 
 def _links(config: ChainConfig) -> dict[str, Any]:
-    # Links are compared by what they are told; where the run's files are does not matter.
     return {
-        f"{index}.{entry.name}": {key: value for key, value in entry.config.items() if key not in NEUTRAL_PARAMETERS}
-        or True
+        f"{index}.{entry.name}": _told(entry) or True
         for index, entry in enumerate(entry for entry in links(config, output_dir=".") if entry.name not in NEUTRAL)
+    }
+
+
+def _told(entry: InterceptorConfig) -> dict[str, Any]:
+    """What a link is told beyond its defaults; where the run's files are does not matter."""
+    kind = BUILT_IN.get(entry.name)
+    fields = kind.parameters.model_fields if kind else {}
+    return {
+        key: value
+        for key, value in entry.config.items()
+        if key not in NEUTRAL_PARAMETERS and not (key in fields and fields[key].default == value)
     }
 
 
