@@ -66,16 +66,16 @@ def _plain(make: Callable[[Any], Interceptor]) -> Callable[[Any, Context], Inter
 
 # In the order in which the flag form switches them on.
 BUILT_IN: dict[str, BuiltIn] = {
-    "failed_request_logging": BuiltIn(FailedRequestLoggingParameters, _plain(FailedRequestLogging)),
+    "failed_request_logging": BuiltIn(FailedRequestLoggingParameters, FailedRequestLogging),
     "system_message": BuiltIn(SystemMessageParameters, _plain(SystemMessage)),
     "payload_modifier": BuiltIn(PayloadModifierParameters, _plain(PayloadModifier)),
     "modify_tools": BuiltIn(ModifyToolsParameters, _plain(ModifyTools)),
     "headers": BuiltIn(HeadersParameters, Headers),
-    "request_logging": BuiltIn(RequestLoggingParameters, _plain(RequestLogging)),
+    "request_logging": BuiltIn(RequestLoggingParameters, RequestLogging),
     "caching": BuiltIn(CachingParameters, Caching, stage="store"),
     "response_stats": BuiltIn(ResponseStatsParameters, ResponseStats),
     "finish_reason": BuiltIn(FinishReasonParameters, lambda _parameters, context: FinishReason(context)),
-    "response_logging": BuiltIn(ResponseLoggingParameters, _plain(ResponseLogging)),
+    "response_logging": BuiltIn(ResponseLoggingParameters, ResponseLogging),
     "reasoning": BuiltIn(ReasoningParameters, Reasoning),
     "progress_tracking": BuiltIn(ProgressTrackingParameters, ProgressTracking),
     "raise_client_errors": BuiltIn(RaiseClientErrorsParameters, RaiseClientErrors),

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.adapters.conftest import Client
+from aiohttp import web
+from tests.adapters.conftest import Client, Serve
 from tests.adapters.interceptors.conftest import Behind, Recorder
+
+from nemo_evaluator.adapters.proxy import ProxyOptions, Upstream, running_proxy
+from nemo_evaluator.api.adapter_config import InterceptorConfig
 
 LOGGER = "nemo_evaluator.adapters.requests"
 SECRET = "hunter2-s3cret"
@@ -126,3 +131,39 @@ def test_without_a_reader_nothing_is_counted(
     client.post(proxy.url, {"n": 2})
     assert [line.endswith('body: {"n": 2}') for line in lines(caplog)] == [True]
     assert len(recorder.bodies) == 2
+
+
+def test_the_folder_of_the_run_has_them_too(
+    serve: Serve, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "no"}}, status=400)
+
+    caplog.set_level(logging.CRITICAL, logger=LOGGER)
+    chain = [InterceptorConfig(name=name) for name in ("failed_request_logging", "request_logging", "response_logging")]
+    upstream, options = Upstream(f"{serve(handle)}/v1/chat/completions"), ProxyOptions(output_dir=tmp_path)
+    for start in (1, 2):
+        with running_proxy(upstream, chain, options=options) as proxy:
+            client.post(proxy.url, {"start": start}, headers={"Authorization": f"Bearer {SECRET}"})
+    file = tmp_path / "logs" / "requests.log"
+    text = file.read_text()
+    kinds = [line.split(" ", 1)[1].partition(":")[0] for line in text.splitlines()]
+    assert kinds == ["INFO Incoming request", "INFO Outgoing response", "ERROR Failed request"] * 2
+    assert '{"start": 2}' in text
+    assert SECRET not in text
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_cannot_be_written_costs_the_file_only(
+    serve: Serve, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    (tmp_path / "logs").write_text("no folder")
+    chain = [InterceptorConfig(name="request_logging")]
+    upstream, options = Upstream(f"{serve(handle)}/v1/chat/completions"), ProxyOptions(output_dir=tmp_path)
+    with running_proxy(upstream, chain, options=options) as proxy:
+        assert [client.post(proxy.url, {"n": n}).status for n in range(2)] == [200, 200]
+    assert caplog.text.count("cannot be written") == 1
+    assert len([line for line in lines(caplog) if line.startswith("Incoming")]) == 2

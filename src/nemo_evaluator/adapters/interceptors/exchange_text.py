@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +12,11 @@ from multidict import CIMultiDict
 from nemo_evaluator.adapters.messages import Decoder, Request, TooLargeError
 from nemo_evaluator.adapters.redaction import REDACTED, hide_secrets, is_secret_header, redact_url, secrets_of
 
-LOGGER = "nemo_evaluator.adapters.requests"
-"""The logger that requests and answers are written to."""
-
 LONGEST_BODY = 4000
 """Characters of a body that are shown, after media are shortened."""
 
 LOOKED_AT = 1024 * 1024
 """Bytes of a body that are looked at."""
-
-log = logging.getLogger(LOGGER)
 
 _MEDIA = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
 _MEDIA_SHOWN = 24

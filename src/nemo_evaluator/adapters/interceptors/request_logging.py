@@ -7,8 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.interceptor import CallNext
-from nemo_evaluator.adapters.interceptors.exchange_text import body_text, headers_text, log, request_line, secrets_in
+from nemo_evaluator.adapters.interceptors.exchange_log import exchange_log_of
+from nemo_evaluator.adapters.interceptors.exchange_text import body_text, headers_text, request_line, secrets_in
 from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.parameters import Parameters
 
@@ -27,16 +29,17 @@ class RequestLogging:
     Bodies are cut, media in them shortened, and everything that may be a secret is hidden.
     """
 
-    def __init__(self, parameters: RequestLoggingParameters) -> None:
+    def __init__(self, parameters: RequestLoggingParameters, context: Context) -> None:
         self._parameters = parameters
+        self._log = exchange_log_of(context)
         self._left = parameters.max_requests
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Log the request."""
-        if request.is_counted and self._left != 0 and log.isEnabledFor(logging.INFO):
+        if request.is_counted and self._left != 0 and self._log.is_heard(logging.INFO):
             if self._left is not None:
                 self._left -= 1
-            log.info("Incoming request: %s", self._text(request))
+            self._log.write(logging.INFO, f"Incoming request: {self._text(request)}")
         return await call_next(request)
 
     def _text(self, request: Request) -> str:

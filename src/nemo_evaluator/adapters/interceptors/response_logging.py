@@ -8,14 +8,15 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.exchange import Exchange
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.interceptor import CallNext, InterceptorFailure
+from nemo_evaluator.adapters.interceptors.exchange_log import exchange_log_of
 from nemo_evaluator.adapters.interceptors.exchange_text import (
     LOOKED_AT,
     body_text,
     headers_text,
-    log,
     request_line,
     secrets_in,
 )
@@ -41,14 +42,15 @@ class ResponseLogging:
     everything that may be a secret is hidden.
     """
 
-    def __init__(self, parameters: ResponseLoggingParameters) -> None:
+    def __init__(self, parameters: ResponseLoggingParameters, context: Context) -> None:
         self._parameters = parameters
+        self._log = exchange_log_of(context)
         self._left = parameters.max_responses
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Log the answer."""
         response = await call_next(request)
-        if self._left == 0 or not request.is_counted or not log.isEnabledFor(logging.INFO):
+        if self._left == 0 or not request.is_counted or not self._log.is_heard(logging.INFO):
             return response
         if self._left is not None:
             self._left -= 1
@@ -62,7 +64,7 @@ class ResponseLogging:
                 size=size,
                 headers=parameters.log_response_headers,
             )
-            log.info("Outgoing response: %s%s", text, _ending(request, failure))
+            self._log.write(logging.INFO, f"Outgoing response: {text}{_ending(request, failure)}")
 
         watch_body(response, write)
         return response
@@ -81,7 +83,8 @@ class FailedRequestLogging:
     interceptor failed on. After `max_failures` of them one line says that no more are written.
     """
 
-    def __init__(self, parameters: FailedRequestLoggingParameters) -> None:
+    def __init__(self, parameters: FailedRequestLoggingParameters, context: Context) -> None:
+        self._log = exchange_log_of(context)
         self._left = parameters.max_failures
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
@@ -117,15 +120,16 @@ class FailedRequestLogging:
         if self._left is not None:
             self._left -= 1
         secrets = secrets_in(request)
-        log.error(
-            "Failed request: %s headers: %s body: %s -> %s",
-            request_line(request),
-            headers_text(request.headers, secrets),
-            body_text(request.body, request.headers, secrets),
-            outcome,
+        self._log.write(
+            logging.ERROR,
+            f"Failed request: {request_line(request)} headers: {headers_text(request.headers, secrets)} "
+            f"body: {body_text(request.body, request.headers, secrets)} -> {outcome}",
         )
         if self._left == 0:
-            log.error("Failed request: further ones are not written here (max_failures); the statistics count them")
+            self._log.write(
+                logging.ERROR,
+                "Failed request: further ones are not written here (max_failures); the statistics count them",
+            )
 
 
 WhenSeen = Callable[[bytes, int, str | None], None]
