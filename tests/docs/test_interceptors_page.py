@@ -16,7 +16,9 @@ from nemo_evaluator.adapters.registry import BUILT_IN, HOOKS, Kind
 from nemo_evaluator.api.adapter_config import AdapterConfig
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interceptors.md").read_text()
-SECTIONS = {match[1]: match[2] for match in re.finditer(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)}
+SECTIONS = {
+    match[1]: match[2] for match in re.finditer(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+}
 KINDS: dict[str, Kind] = {**BUILT_IN, **HOOKS}
 ALWAYS = "endpoint"
 
@@ -77,3 +79,12 @@ def test_the_example_of_the_beginning_is_a_configuration() -> None:
     (example,) = examples(SECTIONS["Two forms"])
     chain = [entry.name for entry in resolve_chain(AdapterConfig.model_validate(example), output_dir="out")]
     assert chain == ["system_message", "caching", "retry", "endpoint"]
+
+
+def test_the_flags_that_are_on_by_default_are_named() -> None:
+    sentence = re.search(r"some are on by default:(.*?)\. ", SECTIONS["Two forms"], flags=re.DOTALL)
+    assert sentence is not None
+    config = AdapterConfig()
+    on = {name for name in AdapterConfig.model_fields if getattr(config, name) is True}
+    # It only says what a report has in it.
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == on - {"include_json"}
