@@ -53,6 +53,7 @@ class Context:
         ends: by which an interceptor may end the run.
         environ: the environment, in which values of secrets are found by name.
         replay_only: whether answers may come from the store only.
+        keeps_records: whether something in this chain stores each request with its last answer.
         shared_objects: see `shared`.
     """
 
@@ -63,6 +64,7 @@ class Context:
     ends: Ends = field(default_factory=Ends)
     environ: Mapping[str, str] = field(default_factory=dict)
     replay_only: bool = False
+    keeps_records: bool = False
     shared_objects: dict[tuple[type, str], Any] = field(default_factory=dict)
 
     def shared(self, kind: type[Shared], key: str, make: Callable[[], Shared]) -> Shared:

@@ -70,6 +70,7 @@ class _Served:
         self.endpoint = Endpoint(route.upstream, context.stats, authorization=_authorization(route, context.environ))
         stages = build(route.chain, context, known=route.known)
         self.links = [link for stage in STAGES for link in stages[stage]]
+        context.keeps_records = bool(stages["store"])
         check_endpoint_type(route.chain, None, url=route.upstream.url)
         self._answer = compose([*stages["store"], *steerable(stages["transport"], context)], self.endpoint)
         self.chain = compose(stages["harness"], self._with_content)
