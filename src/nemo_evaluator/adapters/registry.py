@@ -31,6 +31,7 @@ from nemo_evaluator.adapters.interceptors.response_logging import (
 from nemo_evaluator.adapters.interceptors.response_stats import ResponseStats, ResponseStatsParameters
 from nemo_evaluator.adapters.interceptors.retry import Retry, RetryParameters
 from nemo_evaluator.adapters.interceptors.system_message import SystemMessage, SystemMessageParameters
+from nemo_evaluator.adapters.interceptors.trace import Trace, TraceParameters
 from nemo_evaluator.adapters.interceptors.turn_counter import TurnCounter, TurnCounterParameters
 from nemo_evaluator.adapters.parameters import Parameters
 from nemo_evaluator.adapters.post_eval_report import PostEvalReportParameters
@@ -84,6 +85,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     "retry": BuiltIn(RetryParameters, Retry, stage="transport"),
     "concurrency": BuiltIn(ConcurrencyParameters, Concurrency, stage="transport"),
     "budget": BuiltIn(BudgetParameters, Budget, stage="transport"),
+    "trace": BuiltIn(TraceParameters, Trace, stage="transport"),
     ENDPOINT: BuiltIn(Parameters),
 }
 
