@@ -23,15 +23,13 @@ def replayed(routes: tuple[Route, ...], output_dir: Path) -> tuple[Route, ...]:
         output_dir: the folder of the run.
 
     Raises:
-        MisconfigurationError: a chain has no store that answers.
+        MisconfigurationError: a chain has no store.
     """
     for route in routes:
-        caching = next((entry.config for entry in route.chain if entry.name == _STORE), None)
-        if caching is None or caching.get("reuse_cached_responses") is False:
+        if not any(entry.name == _STORE for entry in route.chain):
             raise MisconfigurationError(
-                f"a replay takes answers from the store, but the chain of the endpoint {route.name!r} has none that "
-                "answers: switch it on by use_caching (flag form), or by the entry "
-                "{name: caching, config: {reuse_cached_responses: true}} (list form)"
+                f"a replay takes answers from the store, but the chain of the endpoint {route.name!r} has none: "
+                f"switch {_STORE!r} on, by use_caching (flag form) or by its entry among the interceptors (list form)"
             )
     keyless = tuple(replace(route, api_key_name=None) for route in routes)
     former = _former_url(output_dir)
