@@ -285,6 +285,9 @@ def test_samples_are_told_where_the_harness_plans_them(
     # What the first start had scored still counts, although it is not asked again.
     assert resumed["samples"]["done"] >= seen["samples"]["done"] + resumed["totals"]["answered"] - 2
     assert again.returncode == 0, err
+    with FakeEndpoint(demonstration_answers(), model_id="m") as endpoint:
+        # Nothing is left to be asked, so that nobody says what was planned.
+        start(endpoint, tmp_path / "run", "--eval_type", "mmlu_pro", **settings).communicate(timeout=PATIENCE)
     last = status(tmp_path / "run")
     assert last["samples"] | {"per_second": 0, "mean_scores": 0} == {
         "done": 40, "failed": 0, "planned": 40, "percent": 100.0, "per_second": 0, "eta_seconds": 0.0,

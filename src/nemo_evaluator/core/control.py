@@ -62,7 +62,7 @@ class CommandFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / CONTROL_FILE
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int] | None = None
 
     def clear(self) -> None:
         """Forget what was wanted of an earlier run."""
@@ -78,7 +78,7 @@ class CommandFile:
             found = self._path.stat(follow_symlinks=False)
         except OSError:
             return None
-        stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+        stamp = (found.st_ino, found.st_ctime_ns)
         if stamp == self._seen:
             return None
         self._seen = stamp
@@ -123,8 +123,9 @@ def send(
         id=secrets.token_hex(8), command=command, value=value, upstream=upstream, by=_who(), time=moment(time.time())
     )
     try:
-        # Readable for the run, whoever that is; only who may write to its folder gets here.
         write_atomically(folder / CONTROL_FILE, json.dumps(asdict(wanted)) + "\n")
+        # The run may be another user's, as in a container, whatever this one's umask.
+        (folder / CONTROL_FILE).chmod(0o644)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written to: {error.strerror}; a run is controlled by whoever may write to its folder"

@@ -328,6 +328,7 @@ class _Run:
         effective_url = redact_url(self.routes[0].upstream.url)
         summary = read_summary(self.output_dir)
         covered = coverage(summary, ran.stats, ran.others)
+        self.watch.plan(covered.get("planned"))
         metadata = write_metadata(self.output_dir, self.resolved.metadata)
         results_file = write_results(
             self.output_dir,

@@ -92,6 +92,10 @@ class Watch:
         self._state = state
         self._tell()
 
+    def plan(self, planned: int | None) -> None:
+        """Say how many samples there were to be, where the results tell: a run that had nothing left to ask did not."""
+        self._planned = self._planned if planned is None else planned
+
     @contextlib.contextmanager
     def observing(self, proxy: RunningProxy, *, metrics_url: str | None = None) -> Iterator[None]:
         """Look at `proxy`, and let it be controlled, until the end of the block."""
