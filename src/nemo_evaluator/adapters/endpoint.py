@@ -193,7 +193,7 @@ class Endpoint:
         """What `error` means for the harness; it is counted."""
         failure = error if isinstance(error, UpstreamFailure) else self._meaning(request, error)
         if request.is_counted and not failure.is_counted:
-            self.stats.exchange_failed(failure.status, str(failure))
+            self.stats.exchange_failed(failure.status, str(failure), kind=failure.code)
             failure.is_counted = True
         return failure
 

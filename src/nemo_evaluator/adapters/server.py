@@ -192,7 +192,7 @@ class _Visit:
             return await route.chain(request)
         except UpstreamFailure as failure:
             if request.is_counted and not failure.is_counted:
-                route.stats.exchange_failed(failure.status, str(failure))
+                route.stats.exchange_failed(failure.status, str(failure), kind=failure.code)
             told = error_response(failure.status, str(failure), kind="upstream_error", code=failure.code)
             if failure.is_last_attempt:
                 told.headers[SHOULD_RETRY] = "false"
