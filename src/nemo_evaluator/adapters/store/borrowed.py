@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from nemo_evaluator.adapters.store.reading import open_for_reading
+from nemo_evaluator.adapters.store.reading import is_there, open_for_reading
 from nemo_evaluator.adapters.store.record import STORE_FILE
 from nemo_evaluator.adapters.store.shelf import Seeds, Shelf
 from nemo_evaluator.errors import DataError, MisconfigurationError
@@ -59,7 +59,7 @@ def find_store(place: str | Path) -> Path:
     """
     path = Path(place)
     for candidate in (path, path / STORE_FILE, path / "cache" / STORE_FILE):
-        if candidate.is_file():
+        if is_there(candidate):
             return candidate
     raise MisconfigurationError(
         f"{path}: there is no store of requests here; give the output folder of a run, its cache folder, or the file "

@@ -132,6 +132,8 @@ def _text(data: bytes) -> str:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> Opened:
     has_log = network_kind(path) is None
+    # Nothing is changed in a file that is not ours.
+    check_form(connection, path)
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     mode = connection.execute(f"PRAGMA journal_mode = {'WAL' if has_log else 'TRUNCATE'}").fetchone()[0]
     has_log = mode == "wal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from pathlib import Path
 
 from nemo_evaluator.adapters.store.database import DamagedError, Opened, is_sound, network_kind, open_for_writing
@@ -10,6 +11,8 @@ from nemo_evaluator.adapters.store.rescue import rescue
 
 _log = logging.getLogger(__name__)
 
+_LOG_HEADER = struct.Struct(">8I")
+_MAGIC = (0x377F0682, 0x377F0683)
 _CHECKED_BYTES = 512 * 1024 * 1024
 """Files up to this size are read and checked when they are opened; damage in larger ones is found where it is met."""
 
@@ -46,6 +49,9 @@ def open_store(path: Path) -> Opened:
 
 
 def _open_sound(path: Path) -> Opened:
+    if not _has_sound_log(path):
+        # SQLite would take it for an empty one, and delete it.
+        raise DamagedError("the beginning of its write-ahead log is damaged")
     opened = open_for_writing(path)
     try:
         if path.stat().st_size <= _CHECKED_BYTES and not is_sound(opened.connection):
@@ -54,3 +60,24 @@ def _open_sound(path: Path) -> Opened:
         opened.connection.close()
         raise
     return opened
+
+
+def _has_sound_log(path: Path) -> bool:
+    """Whether the log's header is whole (sqlite.org/fileformat2.html, section 4.1), or there is no log."""
+    try:
+        with path.with_name(f"{path.name}-wal").open("rb") as file:
+            header = file.read(_LOG_HEADER.size)
+    except FileNotFoundError:
+        return True
+    if len(header) < _LOG_HEADER.size:
+        return True
+    magic, *words, first, second = _LOG_HEADER.unpack(header)
+    if magic not in _MAGIC:
+        return False
+    order = ">" if magic == _MAGIC[1] else "<"
+    one = other = 0
+    numbers = struct.unpack(f"{order}6I", header[: 4 * (1 + len(words))])
+    for even, odd in zip(numbers[::2], numbers[1::2], strict=True):
+        one = (one + even + other) % 2**32
+        other = (other + odd + one) % 2**32
+    return (one, other) == (first, second)

@@ -45,7 +45,7 @@ def open_for_reading(path: Path) -> ReadOnly:
         DataError: there is none, or it cannot be read.
         MisconfigurationError: it is something else, or of a later version.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(f"{path}: there is no store of requests here")
     with contextlib.ExitStack() as stack:
         try:
@@ -57,6 +57,14 @@ def open_for_reading(path: Path) -> ReadOnly:
         except (sqlite3.Error, OSError, DamagedError) as error:
             raise DataError(f"{path}: the store cannot be read: {error}") from error
         return ReadOnly(connection=connection, identifier=str(found[0]) if found else str(path), _stack=stack.pop_all())
+
+
+def is_there(path: Path) -> bool:
+    """Whether `path` is a file that this user can see."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _connected(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from nemo_evaluator.adapters.store.database import DamagedError, open_for_writin
 from nemo_evaluator.adapters.store.entry import NewEntry
 from nemo_evaluator.adapters.store.opening import open_store
 from nemo_evaluator.adapters.store.packing import Content, Packer
-from nemo_evaluator.adapters.store.reading import open_for_reading
+from nemo_evaluator.adapters.store.reading import is_there, open_for_reading
 from nemo_evaluator.adapters.store.shelf import Seeds, Shelf
 from nemo_evaluator.adapters.store.writer import PackedEntry, Writer, prepare
 from nemo_evaluator.errors import DataError
@@ -72,7 +72,7 @@ class Store:
             try:
                 if self._writer is not None:
                     connection = self._writer.connection
-                elif self.path.exists():
+                elif is_there(self.path):
                     connection = self._reading.enter_context(open_for_reading(self.path)).connection
                 else:
                     return None
