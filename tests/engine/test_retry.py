@@ -97,3 +97,11 @@ def test_retry_after_may_be_a_date() -> None:
     seconds = parse_retry_after(format_datetime(moment, usegmt=True))
     assert seconds is not None
     assert 90 < seconds <= 100
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_the_server_repeated_itself_is_not_repeated_again(status: int) -> None:
+    failure = Failure(kind="http", status=status, message="", is_last=True)
+
+    assert not failure.retryable
+    assert failure.of_endpoint

@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from nemo_evaluator.adapters.failures import SHOULD_RETRY
 from nemo_evaluator.adapters.tls import environment_proxy
 from nemo_evaluator.adapters.upstream import Upstream
 from nemo_evaluator.engine.compression import BodyTooLargeError, UndecodableBodyError, unpack, unpack_start
@@ -231,6 +232,7 @@ class Client:
             f"HTTP {status}: {explanation}",
             status=status,
             retry_after=parse_retry_after(response.headers.get("Retry-After")),
+            is_last=response.headers.get(SHOULD_RETRY, "").strip().lower() == "false",
         )
 
     def _failed(self, kind: FailureKind, message: str, **more: Any) -> _AttemptFailedError:

@@ -31,9 +31,16 @@ class Failure:
     """HTTP status, where there was one."""
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
+    is_last: bool = False
+    """Whether the server asked not to be asked again (`x-should-retry: false`): it has repeated the request itself."""
 
     @property
     def retryable(self) -> bool:
+        """Whether the same request is worth being sent again."""
+        return self._may_pass and not self.is_last
+
+    @property
+    def _may_pass(self) -> bool:
         """Whether the same request may succeed later."""
         if self.kind == "http":
             return self.status is not None and (self.status in _RETRIED or self.status >= 500)  # noqa: PLR2004  server errors
@@ -47,7 +54,7 @@ class Failure:
     @property
     def of_endpoint(self) -> bool:
         """Whether it says something about the endpoint, rather than about this request or its scorer."""
-        return self.fatal or self.retryable
+        return self.fatal or self._may_pass
 
 
 def pause_before_retry(attempt: int, failure: Failure, draw: random.Random) -> float:
