@@ -58,9 +58,13 @@ def body_text(body: bytes, headers: Mapping[str, str], secrets: set[str], *, siz
     text = _text(body[:LOOKED_AT], headers.get("Content-Encoding", ""))
     if text is None:
         return f"({size:,} bytes of {headers.get('Content-Type', 'an unnamed type')})"
-    text = _MEDIA.sub(_shortened, hide_secrets(text, secrets))
-    text = _one_line(text.strip())
-    if len(text) <= LONGEST_BODY and size <= LOOKED_AT:
+    text = hide_secrets(text, secrets)
+    is_whole = len(body) >= size <= LOOKED_AT
+    if not is_whole:
+        # The end may be the beginning of a secret, which is not known by that.
+        text = text[: len(text) - max(map(len, secrets), default=0)]
+    text = _one_line(_MEDIA.sub(_shortened, text).strip())
+    if is_whole and len(text) <= LONGEST_BODY:
         return text
     return f"{text[:LONGEST_BODY]}… ({size:,} bytes in all)"
 
