@@ -18,6 +18,7 @@ import pytest
 from nemo_evaluator.core.live import LiveLine, PlainLines
 from nemo_evaluator.testing import FakeEndpoint
 
+COLUMNS = 60
 HARNESS = """
 import contextlib, json, sys, time, urllib.error, urllib.request
 url, out = sys.argv[1:3]
@@ -74,10 +75,10 @@ class Screen:
                 self.column += len(part)
 
 
-def on_terminal(command: list[str], *, columns: int = 60, **environ: str) -> tuple[int, Screen, bytes]:
+def on_terminal(command: list[str], **environ: str) -> tuple[int, Screen, bytes]:
     """Runs `command` on a pseudo-terminal."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     settings = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     settings |= {"TERM": "xterm", **environ}
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings)
@@ -117,7 +118,7 @@ def test_the_line_stays_below_the_output_and_leaves_nothing(command: Callable[[F
     assert code == 0
     drawn = [line for line in screen.erased if line]
     assert len(drawn) >= 3
-    assert all("requests" in line and len(line) < 60 for line in drawn)
+    assert all("requests" in line and len(line) < COLUMNS for line in drawn)
     left = [line.rstrip() for line in screen.lines]
     assert [line for line in left if line.startswith("the harness has")] == [
         "the harness has asked 5 questions",
