@@ -14,6 +14,9 @@ import pytest
 import yaml
 
 from nemo_evaluator import env, errors
+from nemo_evaluator.adapters.routes import resolve_routes
+from nemo_evaluator.api.adapter_config import AdapterConfig
+from nemo_evaluator.api.api_dataclasses import Evaluation
 from nemo_evaluator.core.schema import json_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,3 +126,30 @@ def test_the_schema_takes_every_definition(file: Path) -> None:
     schema = json.loads((ROOT / "docs" / "framework.schema.json").read_text())
 
     jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(file.read_text()))
+
+
+def test_every_shown_configuration_of_the_proxy_is_one(blocks_of: Callable[..., Any]) -> None:
+    shown = [
+        (block, document["adapter_config"])
+        for name in ("adapter.md", "interceptors.md")
+        for block in blocks_of(ROOT / "docs" / name, "yaml")
+        if isinstance(document := yaml.safe_load(block.text), dict) and "adapter_config" in document
+    ]
+    assert len(shown) > 3
+    for block, adapter in shown:
+        evaluation = Evaluation.model_validate(
+            {
+                "command": "true",
+                "framework_name": "f",
+                "pkg_name": "f",
+                "config": {"params": {"extra": {"judge": {"url": None}}}},
+                "target": {"api_endpoint": {"url": "http://localhost/v1/chat/completions", "adapter_config": adapter}},
+            }
+        )
+        assert resolve_routes(evaluation, "results"), f"{block.page.name}:{block.line}"
+
+
+def test_every_key_of_the_proxy_s_configuration_is_explained() -> None:
+    text = (ROOT / "docs" / "adapter.md").read_text()
+
+    assert [name for name in AdapterConfig.model_fields if f"`{name}`" not in text and f"{name}:" not in text] == []
