@@ -8,10 +8,14 @@ import socket
 import threading
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict
 from tests.adapters.conftest import ServeRaw, reset
 from tests.adapters.exchanges import CHAT, EVENTS, JSON, WHOLE, fetch, opened, post, sends, upstream
 
 from nemo_evaluator.adapters.failures import UpstreamFailure
+from nemo_evaluator.adapters.messages import Request
 
 
 @pytest.mark.parametrize(
@@ -173,3 +177,77 @@ def test_an_answer_that_announces_too_much_is_refused_at_once(serve_raw: ServeRa
     with pytest.raises(UpstreamFailure, match="1,000,000 bytes") as caught:
         fetch(upstream(url, most_bytes=1_000_000))
     assert caught.value.code == "answer_too_large"
+
+
+@pytest.mark.parametrize("body", [b"", b"a body that must not be there"])
+def test_the_answer_to_head_ends_with_its_head(serve_raw: ServeRaw, body: bytes) -> None:
+    seen: list[bytes] = []
+
+    def respond(connection: socket.socket, request: bytes) -> None:
+        seen.append(request)
+        connection.sendall(JSON + b"Content-Length: 1234\r\n\r\n" + body)
+        assert connection.recv(65536) == b""
+
+    url = serve_raw(respond)
+    for _ in range(2):
+        response, got = fetch(upstream(url), Request("HEAD", f"{url}/v1/models", CIMultiDict(), b""))
+        assert (response.headers["Content-Length"], got) == ("1234", b"")
+    assert len(seen) == 2
+
+
+async def _answers(pieces: list[bytes]) -> list[str]:
+    """What becomes of two requests on a connection that `pieces` come in on, each cut into recvs as they are."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            for piece in pieces:
+                await reader.readuntil(b"{}")
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    outcomes = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with opened(upstream(url, seconds=0.05, most_bytes=10_000)) as client:
+            for _ in range(2):
+                try:
+                    response = await client(post(url))
+                    body = await response.read_raw()
+                except UpstreamFailure as failure:
+                    outcomes.append(failure.code)
+                else:
+                    assert len(body) <= 10_000
+                    outcomes.append(str(response.status))
+    return outcomes
+
+
+_HEAD_LINES = st.sampled_from(
+    [
+        b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
+        b"Content-Type: text/event-stream\r\n", b"Content-Type: application/json\r\n", b"Keep-Alive: timeout=0\r\n",
+        b"Content-Encoding: gzip\r\n", b": \r\n", b"\0: x\r\n", b" folded\r\n", b"Connection: content-type\r\n",
+        b"Upgrade: h2c\r\n",
+    ]
+)  # fmt: skip
+_ANSWERS = st.builds(
+    lambda line, heads, body: line + b"".join(heads) + b"\r\n" + body,
+    st.sampled_from(
+        [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200\r\n", b"HTTP/1.1 500 X\r\n", b"HTTP/1.1 100 C\r\n\r\n", b""]
+    ),
+    st.lists(_HEAD_LINES, max_size=4),
+    st.one_of(
+        st.binary(max_size=50),
+        st.sampled_from(
+            [b"5\r\nhello\r\n0\r\n\r\n", b"hello", b"data: [DONE]\n\n", b"FFFFFFFFFFFFFFFFF\r\n", b"x" * 20_000]
+        ),
+    ),
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.generate])
+@given(st.lists(st.one_of(_ANSWERS, st.binary(max_size=100)), min_size=1, max_size=2))
+def test_whatever_comes_is_an_answer_or_a_failure_with_a_name(pieces: list[bytes]) -> None:
+    outcomes = asyncio.run(_answers(pieces))
+    assert len(outcomes) == 2
+    assert set(outcomes) <= {"200", "500", "connection_failed", "answer_too_large", "unreadable_answer", "timeout"}

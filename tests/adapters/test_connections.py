@@ -72,8 +72,10 @@ async def pool(url: str = "http://127.0.0.1:9/") -> AsyncIterator[Connections]:
 def test_an_end_that_the_event_loop_has_not_seen_yet_is_found_before_writing() -> None:
     server = OneAnswerEach()
 
+    stats = StatsRecorder()
+
     async def ask() -> list[int]:
-        async with Endpoint(Upstream(server.url), StatsRecorder()) as endpoint:
+        async with Endpoint(Upstream(server.url), stats) as endpoint:
             first = await endpoint(Request("POST", server.url, CIMultiDict(), b"1"))
             await first.read()
             # The loop stands still while the connection ends, as it does while it is busy with other requests.
@@ -86,6 +88,7 @@ def test_an_end_that_the_event_loop_has_not_seen_yet_is_found_before_writing() -
     with server.running():
         assert asyncio.run(ask()) == [200, 200]
     assert [request[-1:] for request in server.received] == [b"1", b"2"]
+    assert stats.snapshot().retried == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 from time import monotonic
 from typing import Protocol, cast
@@ -151,9 +150,6 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
         self._poll = None
-        self.is_open = False
-        if self._answer is not None and exc is not None and self._transport.get_extra_info("ssl_object") is None:
-            self._hear_out()
         self._break(exc)
 
     def eof_received(self) -> None:
@@ -285,18 +281,6 @@ class ClientConnection(asyncio.Protocol):
             self._fail(StaleConnectionError(reason))
         else:
             self._fail(BrokenExchangeError(f"{reason} before it answered"))
-
-    def _hear_out(self) -> None:
-        """Read what came before writing failed: endpoints refuse large requests without reading them."""
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        while self._answer is not None:
-            try:
-                data = os.read(descriptor, _SLICE)
-            except OSError:
-                return
-            if not data:
-                return
-            self.data_received(data)
 
     def abandon(self) -> None:
         """Close it in the middle of an exchange, which tells the endpoint that nobody waits."""
