@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from nemo_evaluator.adapters.store.record import Record, Selection, Texts
 from nemo_evaluator.errors import DataError
 
 _ROWS_AT_ONCE = 500
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _MOST_BYTES = 1024 * 1024 * 1024
 
 _COLUMNS = """
@@ -166,7 +168,7 @@ class StoreReader:
         except DataError:
             return False
         for data in (texts.request, texts.response):
-            text = data.decode(errors="replace").casefold()
+            text = _unescaped(data.decode(errors="replace")).casefold()
             if any(needle in text for needle in needles):
                 return True
         return False
@@ -195,9 +197,16 @@ def _where(selection: Selection) -> tuple[list[str], list[Any]]:
 
 
 def _needles(text: str) -> tuple[str, ...]:
-    """What to look for: the text, and how JSON may write it."""
-    forms = (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
-    return tuple(dict.fromkeys(form.casefold() for form in forms))
+    """What to look for: the text, and how JSON writes its quotes and line ends."""
+    return tuple({text.casefold(), json.dumps(text, ensure_ascii=False)[1:-1].casefold()})
+
+
+def _unescaped(text: str) -> str:
+    """`text` with the characters that JSON has escaped by number."""
+    if "\\u" not in text:
+        return text
+    plain = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    return plain.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
 
 
 def _record(row: tuple[Any, ...]) -> Record:

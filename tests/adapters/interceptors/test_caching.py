@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tests.adapters.conftest import Client, Serve
+
+from nemo_evaluator.adapters.interceptors.caching import CachingParameters
+from nemo_evaluator.adapters.proxy import ProxyOptions, Route, RunningProxy, Upstream, running_proxy
+from nemo_evaluator.adapters.store.reader import StoreReader
+from nemo_evaluator.adapters.store.record import Record
+from nemo_evaluator.api.adapter_config import InterceptorConfig
+from nemo_evaluator.errors import MisconfigurationError
+
+KEY = "sk-a-secret-key-of-nobody"
+REUSE = {"reuse_cached_responses": True}
+
+
+@dataclass
+class Model:
+    """Answers each request with another text, or as it is told."""
+
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    status: int = 200
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read() or b"null")
+        self.asked.append(body)
+        text = f"answer {len(self.asked)}"
+        if isinstance(body, dict) and body.get("stream"):
+            return await self._stream(request, text)
+        message = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}
+        data = self.body if self.body is not None else json.dumps(message).encode()
+        headers = {"Content-Type": "application/json", **self.headers}
+        return web.Response(status=self.status, body=data, headers=headers)
+
+    async def _stream(self, request: web.Request, text: str) -> web.StreamResponse:
+        reply = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Set-Cookie": "a=b"})
+        await reply.prepare(request)
+        for piece in (*text, None):
+            choice = {"index": 0, "delta": {"content": piece or ""}, "finish_reason": None if piece else "stop"}
+            if piece is None and self.cut:
+                assert request.transport is not None
+                request.transport.abort()
+                return reply
+            await reply.write(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+            await asyncio.sleep(0.001)
+        await reply.write(b"data: [DONE]\n\n")
+        await reply.write_eof()
+        return reply
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def origin(serve: Serve, model: Model) -> str:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await model(request)
+
+    return serve(handle)
+
+
+class Runs:
+    """Starts of one run, one after the other."""
+
+    def __init__(self, origin: str, folder: Path, stack: ExitStack) -> None:
+        self.origin = origin
+        self.folder = folder
+        self._outer = stack
+        self._stack = ExitStack()
+        stack.callback(self.end)
+
+    def end(self) -> None:
+        self._stack.close()
+
+    def start(
+        self,
+        config: dict[str, Any] | None = None,
+        *,
+        before: tuple[tuple[str, dict[str, Any]], ...] = (),
+        replay: bool = False,
+        folder: Path | None = None,
+        others: tuple[Route, ...] = (),
+    ) -> RunningProxy:
+        self.end()
+        chain = [InterceptorConfig(name=name, config=parameters) for name, parameters in before]
+        chain.append(InterceptorConfig(name="caching", config=REUSE if config is None else config))
+        upstream = Upstream(f"{self.origin}/v1/chat/completions")
+        options = ProxyOptions(output_dir=folder or self.folder, replay_only=replay)
+        return self._stack.enter_context(running_proxy(upstream, chain, others=others, options=options))
+
+    def records(self) -> list[Record]:
+        with StoreReader(self.folder / "cache" / "requests.db") as reader:
+            return list(reader.records())
+
+
+@pytest.fixture
+def runs(origin: str, tmp_path: Path) -> Iterator[Runs]:
+    with ExitStack() as stack:
+        yield Runs(origin, tmp_path / "run", stack)
+
+
+def ask(client: Client, proxy: RunningProxy, prompt: str = "hi", **more: Any) -> str:
+    reply = client.post(proxy.url, {"messages": [{"role": "user", "content": prompt}], **more})
+    assert reply.status == 200, reply.body
+    text: str = reply.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def test_equal_requests_of_a_start_are_asked_each_and_replayed_once_each(
+    runs: Runs, client: Client, model: Model
+) -> None:
+    proxy = runs.start()
+    first = [ask(client, proxy) for _ in range(4)]
+    assert first == [f"answer {number}" for number in (1, 2, 3, 4)]
+    proxy = runs.start()
+    assert [ask(client, proxy) for _ in range(5)] == [*first, "answer 5"]
+    assert proxy.stats().cached == 4
+    assert (proxy.stats().sent, len(model.asked)) == (1, 5)
+    assert [record.start for record in runs.records()] == [1, 1, 1, 1, 2]
+
+
+def test_a_replayed_answer_is_what_the_endpoint_sent(runs: Runs, client: Client, model: Model) -> None:
+    model.body = gzip.compress(b'{"choices": [{"message": {"content": "packed"}}]}')
+    model.headers = {"Content-Encoding": "gzip", "Set-Cookie": "a=b", "X-Kept": "yes", "Retry-After": "3"}
+    replies = [client.post(runs.start().url, b'{"a": 1}', headers={"Accept-Encoding": "gzip"}) for _ in range(2)]
+    assert replies[0].body == replies[1].body == model.body
+    assert replies[1].headers["Content-Encoding"] == "gzip"
+    assert replies[1].headers["X-Kept"] == "yes"
+    assert "Set-Cookie" not in replies[1].headers
+    assert "Retry-After" not in replies[1].headers
+    assert len(model.asked) == 1
+
+
+def test_a_stream_is_kept_whole_and_replayed(runs: Runs, client: Client, model: Model) -> None:
+    replies = [client.post(runs.start().url, {"stream": True, "a": 1}) for _ in range(2)]
+    assert replies[0].body == replies[1].body
+    assert replies[1].body.endswith(b"data: [DONE]\n\n")
+    assert replies[1].headers["Content-Type"] == "text/event-stream"
+    assert len(model.asked) == 1
+    assert runs.records()[0].finish_reason == "stop"
+
+
+def test_a_stream_that_breaks_off_is_kept_for_looking_at_only(runs: Runs, client: Client, model: Model) -> None:
+    model.cut = True
+    with pytest.raises(Exception, match=r"IncompleteRead|reset"):
+        client.post(runs.start().url, {"stream": True})
+    model.cut = False
+    assert client.post(runs.start().url, {"stream": True}).body.endswith(b"[DONE]\n\n")
+    runs.end()
+    broken, good = runs.records()
+    assert (broken.is_usable, good.is_usable) == (False, True)
+    assert broken.problem
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, b'{"error": {"message": "boom"}}'), (200, b"<html>"), (200, b'{"error": "x"}'), (429, b"")],
+)
+def test_what_is_no_answer_is_recorded_and_asked_again(
+    runs: Runs, client: Client, model: Model, status: int, body: bytes
+) -> None:
+    model.status, model.body = status, body
+    client.post(runs.start().url, b'{"a": 1}')
+    model.status, model.body = 200, None
+    proxy = runs.start()
+    assert client.post(proxy.url, b'{"a": 1}').status == 200
+    assert proxy.stats().cached == 0
+    failed, good = runs.records()
+    assert (failed.status, failed.is_usable, good.is_usable) == (status, False, True)
+    assert failed.problem
+    assert "boom" in failed.problem or status != 500
+
+
+def test_no_answer_at_all_is_recorded(runs: Runs, client: Client) -> None:
+    runs.origin = "http://127.0.0.1:9"
+    assert client.post(runs.start().url, b"{}").status == 502
+    runs.end()
+    (record,) = runs.records()
+    assert (record.status, record.is_usable) == (0, False)
+    assert "127.0.0.1:9" in (record.problem or "")
+
+
+def test_keys_are_in_no_file(
+    runs: Runs, client: Client, model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("SOME_API_KEY", "a-key-in-the-environment")
+    proxy = runs.start()
+    headers = {"Authorization": f"Bearer {KEY}", "X-Api-Key": KEY, "Cookie": KEY}
+    url = f"{proxy.url}?api_key={KEY}"
+    client.post(url, {"a": 1}, headers=headers)
+    client.post(url, {"a": KEY}, headers=headers)
+    model.body = json.dumps({"error": {"message": f"bad key {KEY} or a-key-in-the-environment"}}).encode()
+    for model.status in (401, 200):
+        client.post(url, {"b": 1}, headers=headers)
+    runs.end()
+    with StoreReader(runs.folder / "cache" / "requests.db") as reader:
+        assert reader.count() == 4
+        said = str([(record, reader.texts(record.id)) for record in reader.records()]) + caplog.text
+    for secret in (KEY, "a-key-in-the-environment"):
+        assert secret not in said
+        assert all(secret.encode() not in file.read_bytes() for file in runs.folder.rglob("*") if file.is_file())
+    assert client.post(runs.start().url, {"a": 1}, headers={"Authorization": "Bearer another"}).status == 200
+    assert len(model.asked) == 4
+
+
+def test_another_endpoint_is_another_request(runs: Runs, client: Client, model: Model) -> None:
+    ask(client, runs.start())
+    client.post(f"{runs.start().url}/../embeddings".replace("/chat/completions/..", ""), {"input": "x"})
+    runs.origin = runs.origin.replace("127.0.0.1", "localhost")
+    assert ask(client, runs.start()) == "answer 3"
+    assert len(model.asked) == 3
+
+
+def test_what_an_outer_interceptor_changes_is_what_is_kept(runs: Runs, client: Client, model: Model) -> None:
+    prompt = {"system_message": "Be brief."}
+    assert ask(client, runs.start(before=(("system_message", prompt),))) == "answer 1"
+    assert ask(client, runs.start()) == "answer 2"
+    assert ask(client, runs.start(before=(("system_message", prompt),))) == "answer 1"
+    assert len(model.asked) == 2
+
+
+def test_replay_never_asks_and_a_miss_ends_the_run(runs: Runs, client: Client, model: Model) -> None:
+    proxy = runs.start()
+    stored = [ask(client, proxy, str(number)) for number in range(3)]
+    for _ in range(2):
+        proxy = runs.start(replay=True)
+        assert [ask(client, proxy, str(number)) for number in range(3)] == stored
+        assert proxy.ends.reason is None
+    assert client.ask("GET", proxy.url).status == 404
+    missed = client.post(proxy.url, {"messages": []}, headers={"X-Sample-Id": "7"})
+    assert (missed.status, missed.json()["error"]["type"]) == (404, "replay_error")
+    assert proxy.ends.kind == "store"
+    assert "sample 7" in (proxy.ends.reason or "")
+    assert client.post(proxy.url, {"messages": []}).json()["error"]["type"] == "run_ended"
+    assert len(model.asked) == 3
+    assert len(runs.records()) == 3
+
+
+def test_replay_without_a_store_does_not_start(runs: Runs) -> None:
+    with pytest.raises(MisconfigurationError, match="there is no store"):
+        runs.start(replay=True)
+
+
+def test_stores_of_other_runs_are_used_once_and_copied(runs: Runs, client: Client, tmp_path: Path) -> None:
+    proxy = runs.start(folder=tmp_path / "other")
+    theirs = [ask(client, proxy) for _ in range(2)]
+    runs.end()
+    before = (tmp_path / "other" / "cache" / "requests.db").read_bytes()
+    config = {**REUSE, "seed_cache_dir": str(tmp_path / "other")}
+    proxy = runs.start(config)
+    assert [ask(client, proxy), ask(client, proxy)] == theirs
+    assert ask(client, proxy) == "answer 3"
+    runs.end()
+    assert (tmp_path / "other" / "cache" / "requests.db").read_bytes() == before
+    assert [record.source for record in runs.records()] == ["store", "store", "endpoint"]
+    for again in (config, REUSE):
+        proxy = runs.start(again)
+        assert [ask(client, proxy) for _ in range(3)] == [*theirs, "answer 3"]
+    proxy = runs.start(config)
+    assert [ask(client, proxy) for _ in range(4)] == [*theirs, "answer 3", "answer 4"]
+
+
+def test_a_seed_store_that_is_not_there_is_said_at_once(runs: Runs, tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationError, match="there is no store"):
+        runs.start({"seed_cache_dir": [str(tmp_path / "nowhere")]})
+
+
+def test_a_judge_of_the_same_run_shares_the_store(runs: Runs, client: Client) -> None:
+    judge = Route(
+        upstream=Upstream(f"{runs.origin}/judge/chat/completions"),
+        name="judge",
+        chain=(InterceptorConfig(name="caching", config=REUSE),),
+    )
+    for _ in range(2):
+        proxy = runs.start(others=(judge,))
+        replies = [client.post(proxy.url_of(name), b'{"a": 1}').json() for name in ("model", "judge")]
+        assert [reply["choices"][0]["message"]["content"] for reply in replies] == ["answer 1", "answer 2"]
+    assert [record.upstream for record in runs.records()] == ["model", "judge"]
+
+
+@pytest.mark.parametrize(
+    ("config", "requests", "answers"),
+    [
+        ({}, 0, 3),
+        ({"save_requests": True, "save_responses": False}, 3, 0),
+        ({"save_requests": True, "max_saved_requests": 1, "max_saved_responses": 2}, 1, 2),
+        ({**REUSE, "max_saved_requests": 1, "max_saved_responses": 1}, 3, 3),
+    ],
+)
+def test_without_reuse_texts_are_kept_as_far_as_asked_for(
+    runs: Runs, client: Client, config: dict[str, Any], requests: int, answers: int
+) -> None:
+    for number in (1, 2):
+        proxy = runs.start(config)
+        if number == 1 or "reuse_cached_responses" not in config:
+            assert len({ask(client, proxy) for _ in range(3)}) == 3
+        assert proxy.stats().cached == 0
+    with StoreReader(runs.folder / "cache" / "requests.db") as reader:
+        texts = [reader.texts(id_) for id_ in (1, 2, 3)]
+    assert sum(bool(text.request) for text in texts) == requests
+    assert sum(bool(text.response) for text in texts) == answers
+
+
+def test_cache_dir_is_where_the_file_lies(runs: Runs, client: Client, tmp_path: Path) -> None:
+    ask(client, runs.start({**REUSE, "cache_dir": str(tmp_path / "elsewhere")}))
+    assert (tmp_path / "elsewhere" / "requests.db").is_file()
+    assert not (runs.folder / "cache").exists()
+
+
+def test_nothing_is_written_where_the_compatible_default_points(origin: str) -> None:
+    chain = [InterceptorConfig(name="caching", config={})]
+    with pytest.raises(MisconfigurationError, match="no output folder"), running_proxy(Upstream(f"{origin}/v1"), chain):
+        pass
+    assert CachingParameters().cache_dir == "/tmp"
+    assert not Path("/tmp/requests.db").exists()
+
+
+def test_a_store_that_cannot_be_written_does_not_stop_the_run(
+    runs: Runs, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    proxy = runs.start({**REUSE, "cache_dir": str(tmp_path / "file")})
+    assert [ask(client, proxy) for _ in range(3)] == ["answer 1", "answer 2", "answer 3"]
+    assert proxy.stats().not_stored == 3
+    assert caplog.text.count("answers cannot be stored") == 1
+
+
+def test_requests_that_ask_nothing_pass(runs: Runs, client: Client, model: Model) -> None:
+    proxy = runs.start()
+    assert client.ask("GET", f"{proxy.url.removesuffix('/chat/completions')}/models").status == 200
+    assert len(model.asked) == 1
+    runs.end()
+    assert runs.records() == []
