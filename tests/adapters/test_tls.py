@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Self
 
 import pytest
+import trustme
 from aiohttp import web
 from tests.adapters.conftest import Client, Serve
 from tests.conftest import Certificates
@@ -157,3 +161,154 @@ def test_requests_go_through_the_environments_proxy(
     with running_proxy(Upstream("http://model.invalid/v1/chat/completions")) as proxy:
         assert client.post(proxy.url).status == 200
     assert seen == ["http://model.invalid/v1/chat/completions"]
+
+
+class ConnectProxy:
+    """An HTTP proxy that makes tunnels to one port, whatever name is asked for; over TLS when it has a context."""
+
+    def __init__(
+        self, port: int, *, answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.heads: list[bytes] = []
+        self._target = port
+        self._answer = answer
+        self._tls = tls
+        self.port = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(self._answer)
+        if b" 200 " in self._answer:
+            theirs, ours = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(_pass_on(reader, ours), _pass_on(theirs, writer))
+        else:
+            writer.close()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Self]:
+        ready, stop = threading.Event(), asyncio.Event()
+        loops: list[asyncio.AbstractEventLoop] = []
+
+        async def run() -> None:
+            async with await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls) as server:
+                self.port = server.sockets[0].getsockname()[1]
+                loops.append(asyncio.get_running_loop())
+                ready.set()
+                await stop.wait()
+
+        thread = threading.Thread(target=lambda: asyncio.run(run()))
+        thread.start()
+        assert ready.wait(10)
+        try:
+            yield self
+        finally:
+            loops[0].call_soon_threadsafe(stop.set)
+            thread.join(10)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
+
+
+@pytest.fixture
+def served_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
+    """A server with a certificate for `model.invalid`, which the environment trusts, as it does `localhost`."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    names = authority.issue_cert("model.invalid", "localhost")
+    names.private_key_and_cert_chain_pem.write_to_path(tmp_path / "chain.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "chain.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_answer_all, args=(listener, context))
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_tls_goes_through_a_tunnel_of_the_environments_proxy(
+    served_name: int, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str
+) -> None:
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(tmp_path / "chain.pem")
+    with ConnectProxy(served_name, tls=own if scheme == "https" else None).running() as tunnels:
+        monkeypatch.setenv("https_proxy", f"{scheme}://us%40er:pass@localhost:{tunnels.port}")
+        with running_proxy(Upstream("https://model.invalid:8443/v1/chat/completions")) as proxy:
+            reply = client.post(proxy.url, headers={"Proxy-Authorization": "Basic nobody"})
+    assert (reply.status, reply.body) == (200, b"{}")
+    (head,) = tunnels.heads
+    assert head.split(b"\r\n") == [
+        b"CONNECT model.invalid:8443 HTTP/1.1",
+        b"Host: model.invalid:8443",
+        b"Proxy-Authorization: Basic dXNAZXI6cGFzcw==",
+        b"",
+        b"",
+    ]
+
+
+def test_through_a_tunnel_the_endpoints_own_name_is_checked(
+    served_name: int, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ConnectProxy(served_name).running() as tunnels:
+        monkeypatch.setenv("https_proxy", f"http://localhost:{tunnels.port}")
+        with running_proxy(Upstream("https://other.invalid/v1/chat/completions")) as proxy:
+            reply = client.post(proxy.url)
+    assert reply.status == 502
+    assert "certificate" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+            "407 Proxy Authentication Required",
+        ),
+        (b"HTTP/1.1 200 OK\r\n\r\nmore", "something else came"),
+        (b"SSH-2.0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 403", "closed the connection"),
+        (b"x" * 70_000, "too large"),
+    ],
+)
+def test_a_proxy_that_makes_no_tunnel_is_named(
+    client: Client, monkeypatch: pytest.MonkeyPatch, answer: bytes, reason: str
+) -> None:
+    with ConnectProxy(9, answer=answer.replace(b" 200 ", b" 299 ")).running() as tunnels:
+        monkeypatch.setenv("https_proxy", f"http://user:hunter2@localhost:{tunnels.port}")
+        with running_proxy(Upstream("https://model.invalid/v1/chat/completions")) as proxy:
+            reply = client.post(proxy.url)
+    message = reply.json()["error"]["message"]
+    assert (reply.status, reply.json()["error"]["code"]) == (502, "connection_failed")
+    assert f"the HTTP proxy localhost:{tunnels.port} does not connect to model.invalid: " in message
+    assert reason in message
+    assert "hunter2" not in message
+
+
+def test_plain_requests_carry_the_proxys_credentials(
+    serve: Serve, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    async def forward(request: web.Request) -> web.Response:
+        seen.extend((request.headers.get("Proxy-Authorization"), request.headers["Host"]))
+        return web.json_response({})
+
+    monkeypatch.setenv("http_proxy", serve(forward).replace("http://", "http://user:pass@"))
+    with running_proxy(Upstream("http://model.invalid/v1/chat/completions")) as proxy:
+        assert client.post(proxy.url).status == 200
+    assert seen == ["Basic dXNlcjpwYXNz", "model.invalid"]
+
+
+@pytest.mark.parametrize("value", ["http://", "http://p:port", "http://p:0", "http://[::1"])
+def test_a_proxy_that_cannot_be_read_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("http_proxy", value)
+    with pytest.raises(MisconfigurationError, match="HTTP_PROXY or ALL_PROXY must be like"):
+        environment_proxy(Upstream("http://model.example/v1"))
