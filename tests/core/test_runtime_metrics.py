@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from nemo_evaluator.adapters.facts import AnswerFacts
+from nemo_evaluator.adapters.reasoning_counts import Reasoned, ReasoningCounts
+from nemo_evaluator.adapters.stats import StatsRecorder
 from nemo_evaluator.core.runtime_metrics import record
 from nemo_evaluator.core.supervise import HarnessExit
 
@@ -127,3 +130,60 @@ def test_inference_never_takes_longer_than_the_run(tmp_path: Path) -> None:
     assert read(tmp_path)["evaluation"]["inference_time_seconds"] == 10.0
     assert read(tmp_path)["evaluation"]["scoring_time_seconds"] == 0.0
     assert read(tmp_path)["response_stats"]["avg_prompt_tokens"] is None
+
+
+def _recorded(facts: list[AnswerFacts], *, seconds: float) -> dict[str, Any]:
+    recorder = StatsRecorder()
+    for fact in facts:
+        recorder.sent()
+        recorder.answered(200, seconds=seconds, sent=1, received=1, facts=fact)
+    return recorder.snapshot().as_response_stats()
+
+
+def test_means_and_percentiles_of_several_starts_are_those_of_all_answers(tmp_path: Path) -> None:
+    first = _recorded([AnswerFacts(10, 4, 14, reasoning_tokens=3), AnswerFacts()], seconds=0.1)
+    second = _recorded([AnswerFacts(40, 6, 46)] * 18, seconds=1.0)
+    record(tmp_path, ENDED, response_stats=first)
+    record(tmp_path, ENDED, response_stats=second)
+    merged = read(tmp_path)["response_stats"]
+    assert merged["avg_prompt_tokens"] == round((10 + 18 * 40) / 19, 2)
+    assert (merged["avg_reasoning_tokens"], merged["max_reasoning_tokens"]) == (3, 3)
+    assert (merged["sum_completion_tokens"], merged["completion_tokens_count"]) == (4 + 18 * 6, 19)
+    assert merged["sent_count"] == 20
+    assert merged["p50_latency_ms"] == merged["p99_latency_ms"] == pytest.approx(1000, rel=0.05)
+    assert sum(merged["latency_classes"].values()) == 20
+    assert merged["cost"] is None
+
+
+def test_runs_of_earlier_versions_have_no_percentiles(tmp_path: Path) -> None:
+    record(tmp_path, ENDED, response_stats=stats(count=3, tokens=10.0, latency=10.0, inference=9.0))
+    record(tmp_path, ENDED, response_stats=_recorded([AnswerFacts(40, 6, 46)], seconds=1.0))
+    merged = read(tmp_path)["response_stats"]
+    assert merged["count"] == 4
+    assert merged["p50_latency_ms"] is None
+    assert merged["avg_prompt_tokens"] == round((3 * 10 + 40) / 4, 2)
+
+
+def test_what_was_left_out_stays_out(tmp_path: Path) -> None:
+    recorder = StatsRecorder()
+    recorder.left_out = frozenset({"tokens", "tool_calls", "finish_reasons"})
+    for _ in range(2):
+        record(tmp_path, ENDED, response_stats=recorder.snapshot().as_response_stats())
+    merged = read(tmp_path)["response_stats"]
+    assert not [key for key in merged if "token" in key or "calls" in key or key == "finish_reason"]
+
+
+def test_reasoning_of_several_starts_is_added_once(tmp_path: Path) -> None:
+    counts = ReasoningCounts()
+    counts.add(Reasoned(started=True, finished=True, reasoning="one two", original="one two x", updated="x"))
+    counts.add_tokens(reasoning=4, completion=6)
+    other = ReasoningCounts()
+    for _ in range(3):
+        other.add(Reasoned(started=True, finished=False, reasoning="one", original="one", updated="one"))
+    record(tmp_path, ENDED, reasoning=counts.as_dict())
+    record(tmp_path, ENDED)
+    record(tmp_path, ENDED, reasoning=other.as_dict())
+    merged = read(tmp_path)["reasoning"]
+    assert (merged["total_responses"], merged["reasoning_finished_ratio"]) == (4, 0.25)
+    assert (merged["total_reasoning_words"], merged["avg_reasoning_words"]) == (5, 1.25)
+    assert (merged["max_reasoning_words"], merged["avg_reasoning_tokens"]) == (2, 4)
