@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nemo_evaluator import ApiEndpoint, EvaluationConfig, EvaluationTarget, evaluate
-from nemo_evaluator.adapters.adapter_config import AdapterConfig
+from nemo_evaluator import ApiEndpoint, EndpointType, EvaluationConfig, EvaluationTarget, evaluate
+from nemo_evaluator.adapters.adapter_config import AdapterConfig, InterceptorConfig, UpstreamConfig
 from nemo_evaluator.api.api_dataclasses import ConfigParams
 from nemo_evaluator.cli.main import main
 from nemo_evaluator.errors import DataError, EndpointError, MisconfigurationError
@@ -66,7 +66,7 @@ def run(
     extra = {"judge": {"url": judge_url}} if judge_url else {}
     evaluate(
         EvaluationConfig(type="judged", output_dir=str(folder), params=ConfigParams(extra=extra)),
-        EvaluationTarget(api_endpoint=ApiEndpoint(url=model.chat_url, type="chat", model_id="m")),  # type: ignore[arg-type]  # as YAML has it
+        EvaluationTarget(api_endpoint=ApiEndpoint(url=model.chat_url, type=EndpointType.CHAT, model_id="m")),
         adapter_cfg=AdapterConfig.model_validate(adapter),
         replay=replay,
     )
@@ -225,6 +225,23 @@ def test_a_replay_without_an_answer_fails(
 def test_a_replay_needs_a_store_that_answers(tmp_path: Path, model: FakeEndpoint, adapter: dict[str, Any]) -> None:
     with pytest.raises(MisconfigurationError, match="the chain of the endpoint 'model' has none: "):
         run(tmp_path, model, None, replay=True, **adapter)
+
+
+def test_a_configuration_counts_attribute_by_attribute(
+    tmp_path: Path, model: FakeEndpoint, judge: FakeEndpoint
+) -> None:
+    adapter = AdapterConfig()
+    added = {"params_to_add": {"user": "x", "seed": None}}
+    adapter.interceptors.append(InterceptorConfig(name="payload_modifier", config=added))
+    adapter.upstreams["judge"] = UpstreamConfig(url=f"{judge.url}/v1")
+    adapter.upstreams["judge"].params_to_add = {"user": "y"}
+    endpoint = ApiEndpoint(url=model.chat_url, type=EndpointType.CHAT, model_id="m", adapter_config=adapter)
+
+    evaluate(EvaluationConfig(type="judged", output_dir=str(tmp_path)), EvaluationTarget(api_endpoint=endpoint))
+
+    assert model.requests[-1].body["user"] == "x"
+    assert model.requests[-1].body["seed"] is None
+    assert judge.requests[-1].body["user"] == "y"
 
 
 OWN = """

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import sys
+import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from nemo_evaluator.errors import MisconfigurationError
 ENTRY_POINT_GROUP = "nemo_evaluator.interceptors"
 _MARK_IN_SOURCE = "register_for_adapter"
 _PRIVATE_PACKAGE = "_nemo_evaluator_interceptors_"
+_loading = threading.RLock()
+"""Held while Python's switch for byte code is turned: other threads may load, too."""
 
 
 @dataclass(slots=True)
@@ -117,7 +120,7 @@ def _in_folder(folder: Path) -> Iterator[ThirdParty]:
             raise MisconfigurationError(f"{place}: {file} cannot be read: {error}") from error
     package = _private_package(folder.resolve(), sources)
     for stem, source in sources.items():
-        if _MARK_IN_SOURCE in source and stem.isidentifier():
+        if _MARK_IN_SOURCE in source:
             file = folder / f"{stem}.py"
             with _one_sentence(f"{place}: {file}"):
                 module = importlib.import_module(f"{package}.{stem}")
@@ -159,8 +162,16 @@ def _add_entry_points(known: Known) -> None:
 @contextlib.contextmanager
 def _one_sentence(place: str, *, missing: str | None = None) -> Iterator[None]:
     """Turn whatever goes wrong while others' code is loaded into one sentence, and write no byte code beside it."""
-    former = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
+    with _loading:
+        former = sys.dont_write_bytecode
+        sys.dont_write_bytecode = True
+        try:
+            yield from _explained(place, missing)
+        finally:
+            sys.dont_write_bytecode = former
+
+
+def _explained(place: str, missing: str | None) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
@@ -175,5 +186,3 @@ def _one_sentence(place: str, *, missing: str | None = None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         # Whatever others' code raises while it is loaded, the user gets one sentence about it.
         raise MisconfigurationError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from error
-    finally:
-        sys.dont_write_bytecode = former

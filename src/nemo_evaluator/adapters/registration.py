@@ -43,7 +43,7 @@ def register_for_adapter(
     Raises:
         ValueError: the name is empty or holds white space, or there is no such stage.
     """
-    if not isinstance(name, str) or not name or name.split() != [name]:
+    if str(name).split() != [name]:
         raise ValueError(f"the name of an interceptor must be text without white space, not {name!r}")
     if stage not in STAGES:
         raise ValueError(f"the stage of the interceptor {name!r} must be one of {', '.join(STAGES)}, not {stage!r}")

@@ -132,9 +132,12 @@ def evaluate(
         "config": eval_cfg.model_dump(mode="python", exclude_unset=True, exclude_none=True),
         "target": target_cfg.model_dump(mode="python", exclude_unset=True, exclude_none=True),
     }
+    if adapter_cfg is None and isinstance(target_cfg, EvaluationTarget) and target_cfg.api_endpoint is not None:
+        adapter_cfg = target_cfg.api_endpoint.adapter_config
     if adapter_cfg is not None:
+        # It leaves out by itself what was not set; lists that were appended to, and nulls among parameters, stay.
         endpoint = values["target"].setdefault("api_endpoint", {})
-        endpoint["adapter_config"] = adapter_cfg.model_dump(mode="python", exclude_unset=True)
+        endpoint["adapter_config"] = adapter_cfg.model_dump(mode="python")
     if metadata:
         values["metadata"] = dict(metadata)
     settings = Settings((Layer("the arguments of evaluate()", values),))
