@@ -20,10 +20,11 @@ from nemo_evaluator.adapters.redaction import redact_url
 from nemo_evaluator.adapters.routes import at, replaced_parameters, resolve_routes
 from nemo_evaluator.adapters.stats import ProxyStats
 from nemo_evaluator.api.adapter_config import AdapterConfig
-from nemo_evaluator.api.api_dataclasses import Evaluation, EvaluationConfig, EvaluationResult, EvaluationTarget
+from nemo_evaluator.api.api_dataclasses import EvaluationConfig, EvaluationResult, EvaluationTarget
 from nemo_evaluator.core import output_folder
+from nemo_evaluator.core.available import get_available_evaluations
 from nemo_evaluator.core.coverage import coverage, refuse_unanswered
-from nemo_evaluator.core.definitions import Catalogue, Framework, Task, discover, merge_definitions
+from nemo_evaluator.core.definitions import discover
 from nemo_evaluator.core.document import document, written_command
 from nemo_evaluator.core.endpoint_keys import check_keys
 from nemo_evaluator.core.former_run import RUN_CONFIG_FILE, refuse_other_run
@@ -54,6 +55,8 @@ from nemo_evaluator.errors import (
 )
 from nemo_evaluator.files import write_atomically
 
+__all__ = ["Outcome", "RunOptions", "evaluate", "get_available_evaluations", "run"]
+
 LOGS_FOLDER = "logs"
 ENGINE_COMMAND = "nemo-evaluator engine run"
 _ENGINE_ERRORS: Mapping[int, type[EvaluatorError]] = {
@@ -70,7 +73,6 @@ _ENDS: Mapping[EndKind, type[EvaluatorError]] = {
 _log = logging.getLogger(__name__)
 
 Notify = Callable[[str], None]
-OneOrMore = Evaluation | list[Evaluation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,33 +370,3 @@ class _Run:
             write_report(self.output_dir, types=settings.types)
         except (OSError, ValueError) as error:
             self.options.notify(f"the report could not be written: {error}")
-
-
-def get_available_evaluations(
-    catalogue: Catalogue | None = None,
-) -> tuple[dict[str, dict[str, Evaluation]], dict[str, Mapping[str, Any]], dict[str, OneOrMore]]:
-    """All tasks, for programs of the compatible interface.
-
-    Returns:
-        framework to task to evaluation; framework to its defaults; task to its evaluation, or to a list of them where
-        several frameworks have the task.
-    """
-    catalogue = catalogue or discover()
-    by_framework = {
-        framework.name: {name: _defaults(framework, task) for name, task in framework.tasks.items()}
-        for framework in catalogue.frameworks.values()
-    }
-    by_task: dict[str, list[Evaluation]] = {}
-    for tasks in by_framework.values():
-        for name, evaluation in tasks.items():
-            by_task.setdefault(name, []).append(evaluation)
-    return (
-        by_framework,
-        {framework.name: framework.defaults for framework in catalogue.frameworks.values()},
-        {name: found[0] if len(found) == 1 else found for name, found in by_task.items()},
-    )
-
-
-def _defaults(framework: Framework, task: Task) -> Evaluation:
-    merged = merge_definitions({"config": {}, "target": {}}, framework.merged_defaults(task))
-    return Evaluation.model_validate({**merged, "framework_name": framework.name, "pkg_name": framework.pkg_name})
