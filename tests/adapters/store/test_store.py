@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from tests.adapters.store.conftest import entry_of, start_of_run
 
+from nemo_evaluator.adapters.facts import AnswerFacts
+from nemo_evaluator.adapters.store.database import open_for_writing
+from nemo_evaluator.adapters.store.packing import Content, Packer
 from nemo_evaluator.adapters.store.reader import StoreReader
 from nemo_evaluator.adapters.store.record import Selection
 from nemo_evaluator.adapters.store.store import Store
+from nemo_evaluator.adapters.store.writer import Writer, prepare
 from nemo_evaluator.errors import MisconfigurationError
 
 
@@ -263,6 +267,40 @@ def test_a_long_log_is_moved_into_the_database(path: Path) -> None:
     assert not log.exists()
     with StoreReader(path) as reader:
         assert reader.count() == 180
+
+
+def test_it_works_without_a_log(path: Path) -> None:
+    opened = open_for_writing(path, has_log=False)
+    writer = Writer(path, opened)
+    packed = Packer().pack(Content(headers=[], facts=AnswerFacts(), request=b"", response=b"1"))
+    writer.write([prepare(entry_of("a", "1"), packed)], start=writer.begin_start())
+    assert not opened.has_log
+    with StoreReader(path) as reader:
+        assert reader.count() == 1
+        writer.write([prepare(entry_of("b", "2"), packed)], start=1)
+        assert reader.count() == 2
+    writer.close()
+    assert not path.with_name(f"{path.name}-wal").exists()
+
+
+def test_text_that_is_no_text_is_stored_all_the_same(path: Path) -> None:
+    entry = entry_of("a", "1")
+    entry.headers, entry.sample, entry.problem = [("X", "\udcff")], "\ud800", "\ud800"
+    entry.facts = AnswerFacts(prompt_tokens=10**40, finish_reasons=["\ud800"])
+    with start_of_run(path) as session:
+        assert session.put(entry) == [True]
+    with StoreReader(path) as reader:
+        (record,) = reader.records()
+        assert (record.sample, record.finish_reason, record.prompt_tokens) == ("?", "?", None)
+        assert reader.texts(1).response_headers == (("X", "\udcff"),)
+    with start_of_run(path) as session:
+        assert session.find("a") == "1"
+
+
+def test_after_its_end_nothing_is_stored(path: Path) -> None:
+    with start_of_run(path) as session:
+        session.store.close()
+        assert session.put(entry_of("a", "1")) == [False]
 
 
 def test_records_are_counted_by_start(path: Path) -> None:

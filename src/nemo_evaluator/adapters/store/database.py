@@ -76,8 +76,12 @@ class Opened:
     identifier: str
 
 
-def open_for_writing(path: Path) -> Opened:
+def open_for_writing(path: Path, *, has_log: bool | None = None) -> Opened:
     """Open the store at `path`, which is made when it does not exist; only its owner may read it.
+
+    Args:
+        path: the file.
+        has_log: whether to use a write-ahead log; None where that is safe.
 
     Raises:
         DamagedError: it cannot be used any more.
@@ -91,7 +95,7 @@ def open_for_writing(path: Path) -> Opened:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     connection = connect(f"{path.absolute().as_uri()}?mode=rw")
     try:
-        return _prepare(connection, path)
+        return _prepare(connection, path, has_log=network_kind(path) is None if has_log is None else has_log)
     except sqlite3.OperationalError:
         connection.close()
         raise
@@ -130,8 +134,7 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> Opened:
-    has_log = network_kind(path) is None
+def _prepare(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> Opened:
     # Nothing is changed in a file that is not ours.
     check_form(connection, path)
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")

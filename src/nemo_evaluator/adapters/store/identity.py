@@ -97,9 +97,17 @@ def _canonical(document: Any, text: bytes) -> bytes:
     except TypeError:  # numbers beyond 64 bits, lone surrogates
         return _slowly(document)
     # orjson writes NaN and infinities as null.
-    if b"null" in canonical and _MAY_NOT_BE_FINITE.search(text):
+    if b"null" in canonical and _MAY_NOT_BE_FINITE.search(text) and not _is_finite(document):
         return _slowly(document)
     return canonical
+
+
+def _is_finite(document: Any) -> bool:
+    try:
+        json.dumps(document, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _slowly(document: Any) -> bytes:

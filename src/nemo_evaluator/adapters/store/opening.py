@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import time
 from pathlib import Path
 
 from nemo_evaluator.adapters.store.database import DamagedError, Opened, is_sound, network_kind, open_for_writing
@@ -11,6 +12,7 @@ from nemo_evaluator.adapters.store.rescue import rescue
 
 _log = logging.getLogger(__name__)
 
+_MOMENT = 0.1
 _LOG_HEADER = struct.Struct(">8I")
 _MAGIC = (0x377F0682, 0x377F0683)
 _CHECKED_BYTES = 512 * 1024 * 1024
@@ -49,7 +51,7 @@ def open_store(path: Path) -> Opened:
 
 
 def _open_sound(path: Path) -> Opened:
-    if not _has_sound_log(path):
+    if not _has_sound_log(path) and not _after_a_moment(path):
         # SQLite would take it for an empty one, and delete it.
         raise DamagedError("the beginning of its write-ahead log is damaged")
     opened = open_for_writing(path)
@@ -60,6 +62,12 @@ def _open_sound(path: Path) -> Opened:
         opened.connection.close()
         raise
     return opened
+
+
+def _after_a_moment(path: Path) -> bool:
+    """Whether it is only that another process was just beginning the log anew."""
+    time.sleep(_MOMENT)
+    return _has_sound_log(path)
 
 
 def _has_sound_log(path: Path) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import blake2b
 from operator import attrgetter
+from typing import Any
 
 import orjson
 import zstandard
@@ -81,7 +83,7 @@ class Packer:
             for (name, default), value in zip(_DEFAULTS.items(), _VALUES(content.facts), strict=True)
             if value != default
         }
-        head = orjson.dumps({"h": content.headers, "f": said}, default=str)
+        head = _written({"h": content.headers, "f": said})
         sizes = _SIZES.pack(len(head), len(content.request))
         packed: bytes = self._compressor.compress(b"".join((sizes, head, content.request, content.response)))
         if len(packed) > LARGEST:
@@ -97,7 +99,7 @@ class Packer:
         try:
             data: bytes = self._decompressor.decompress(packed)
             head_size, request_size = _SIZES.unpack_from(data)
-            head = orjson.loads(data[_SIZES.size : _SIZES.size + head_size])
+            head = json.loads(data[_SIZES.size : _SIZES.size + head_size])
             headers = [(str(name), str(value)) for name, value in head["h"]]
             # Facts of a later version are passed over.
             facts = AnswerFacts(**{name: value for name, value in head["f"].items() if name in _DEFAULTS})
@@ -117,6 +119,13 @@ def checksum(key: bytes | None, loose: bytes | None, status: int, packed: bytes)
     digest = blake2b(b"%b|%b|%d|" % (key or b"", loose or b"", status), digest_size=_SUM_BYTES)
     digest.update(packed)
     return digest.digest()
+
+
+def _written(head: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(head)
+    except TypeError:  # bytes of headers that are no text, numbers beyond 64 bits
+        return json.dumps(head, default=str).encode()
 
 
 @cache

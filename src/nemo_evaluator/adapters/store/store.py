@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sqlite3
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from nemo_evaluator.adapters.store.packing import Content, Packer
 from nemo_evaluator.adapters.store.reading import is_there, open_for_reading
 from nemo_evaluator.adapters.store.shelf import Seeds, Shelf
 from nemo_evaluator.adapters.store.writer import PackedEntry, Writer, prepare
-from nemo_evaluator.errors import DataError
+from nemo_evaluator.errors import DataError, MisconfigurationError
 
 _log = logging.getLogger(__name__)
 
@@ -113,8 +114,9 @@ class Store:
         return future
 
     def close(self) -> None:
-        """Write what is left, and close the file."""
+        """Write what is left, and close the file; what comes later is not stored."""
         self._flush()
+        self._paused_until = math.inf
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -149,7 +151,7 @@ class Store:
         try:
             writer, start = self._ready()
             writer.write([entry for entry, _ in pending], start=start)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError, OverflowError, MisconfigurationError) as error:
             self._failed(error, len(pending))
             is_stored = False
         else:

@@ -44,12 +44,12 @@ def prepare(entry: NewEntry, packed: bytes) -> PackedEntry:
     loose = identity.loose if identity and identity.has_seed else None
     kept = (KEPT_REQUEST if entry.request is not None else 0) | (KEPT_RESPONSE if entry.response is not None else 0)
     columns = (
-        entry.request_id,
+        _text(entry.request_id),
         entry.attempt,
-        entry.sample,
+        _text(entry.sample),
         entry.status,
         int(entry.is_usable),
-        entry.problem,
+        _text(entry.problem),
         entry.seconds,
         entry.first_byte_seconds,
         _count(facts.prompt_tokens),
@@ -57,7 +57,7 @@ def prepare(entry: NewEntry, packed: bytes) -> PackedEntry:
         _count(facts.reasoning_tokens),
         _count(facts.cached_tokens),
         entry.cost,
-        facts.finish_reasons[0] if facts.finish_reasons else None,
+        _text(facts.finish_reasons[0]) if facts.finish_reasons else None,
         entry.request_bytes,
         entry.response_bytes,
         key,
@@ -67,6 +67,11 @@ def prepare(entry: NewEntry, packed: bytes) -> PackedEntry:
         entry.origin,
     )
     return PackedEntry(entry, columns, packed, checksum(key, loose, entry.status, packed))
+
+
+def _text(text: str | None) -> str | None:
+    # A lone surrogate, which an endpoint may send, has no form in UTF-8.
+    return text if text is None or text.isascii() else text.encode(errors="replace").decode()
 
 
 def _count(tokens: int | None) -> int | None:
@@ -158,9 +163,10 @@ class Writer:
             # A long read of another process may stand in the way.
             self.connection.execute(f"PRAGMA busy_timeout = {_SHORT_WAIT}")
             busy = self.connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]
-            self.connection.execute(f"PRAGMA busy_timeout = {_WAIT}")
         except sqlite3.Error as error:
             _log.debug("the store's log could not be moved: %s", error)
             busy = 1
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {_WAIT}")
         # The log's file keeps its size when it begins anew.
         self._restart_at = size + _LONGEST_LOG if busy else _LONGEST_LOG
