@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 _PER_OCTAVE = 8
 _LEAST_CLASS = -20 * _PER_OCTAVE
+_LEAST_VALUE = 2.0 ** (_LEAST_CLASS / _PER_OCTAVE)
 _LARGEST_CLASS = 40 * _PER_OCTAVE
 
 
@@ -74,7 +75,8 @@ class Histogram:
         self._counts[number] = self._counts.get(number, 0) + 1
         self._total += 1
         self._sum += value
-        self._max = max(self._max, value)
+        if value > self._max:  # noqa: PLR1730  a call of `max` for each answer costs more
+            self._max = value
 
     def frozen(self) -> Distribution:
         """The state of this moment."""
@@ -83,9 +85,9 @@ class Histogram:
 
 def class_of(value: float) -> int:
     """The number of the class that `value` falls into."""
-    if value <= 0:
+    if value < _LEAST_VALUE:
         return _LEAST_CLASS
-    return min(max(math.floor(math.log2(value) * _PER_OCTAVE), _LEAST_CLASS), _LARGEST_CLASS)
+    return min(math.floor(math.log2(value) * _PER_OCTAVE), _LARGEST_CLASS)
 
 
 def bounds(number: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from nemo_evaluator.adapters.distribution import Histogram
 from nemo_evaluator.adapters.facts import AnswerFacts
 from nemo_evaluator.adapters.outcomes import SampleOutcomes
 from nemo_evaluator.adapters.reasoning_counts import ReasoningCounts
-from nemo_evaluator.adapters.series import TimeSeries
+from nemo_evaluator.adapters.series import Span, TimeSeries
 from nemo_evaluator.adapters.snapshot import TOKEN_KINDS, FailureSample, ProxyStats, TokenCounts
 
 __all__ = ["MAX_FAILURE_SAMPLES", "FailureSample", "ProxyStats", "StatsRecorder", "TokenCounts"]
@@ -21,16 +21,18 @@ MAX_FAILURE_SAMPLES = 5
 
 
 class _Tokens:
+    __slots__ = ("answers", "max", "sum")
+
     def __init__(self) -> None:
         self.sum = 0
         self.max = 0
         self.answers = 0
 
-    def add(self, count: int | None) -> None:
-        if count is not None:
-            self.sum += count
-            self.max = max(self.max, count)
-            self.answers += 1
+    def add(self, count: int) -> None:
+        self.sum += count
+        self.answers += 1
+        if count > self.max:  # noqa: PLR1730  a call of `max` for each answer costs more
+            self.max = count
 
     def frozen(self) -> TokenCounts:
         return TokenCounts(self.sum, self.max, self.answers)
@@ -180,28 +182,41 @@ class StatsRecorder:
             span = self._series.at(time.monotonic())
             span.answers += 1
             span.seconds += seconds
-            self._count_tokens(facts)
-            span.prompt_tokens += facts.prompt_tokens or 0
-            span.completion_tokens += facts.completion_tokens or 0
-            counts["tool_calls"] += facts.tool_calls
-            counts["function_calls"] += facts.function_calls
-            for reason in facts.finish_reasons:
-                self._finish_reasons[reason] += 1
-            counts["truncated"] += facts.is_truncated
-            counts["refused"] += facts.is_refused
-            counts["empty"] += facts.is_empty
+            self._count_facts(facts, span)
             if error is not None:
                 self._fail(f"http_{status}", FailureSample(status, error))
 
-    def _count_tokens(self, facts: AnswerFacts) -> None:
+    def _count_facts(self, facts: AnswerFacts, span: Span) -> None:
         tokens = self._tokens
-        tokens["prompt"].add(facts.prompt_tokens)
-        tokens["completion"].add(facts.completion_tokens)
-        tokens["total"].add(facts.total_tokens)
-        tokens["reasoning"].add(facts.reasoning_tokens)
-        tokens["cached"].add(facts.cached_tokens)
+        if facts.prompt_tokens is not None:
+            tokens["prompt"].add(facts.prompt_tokens)
+            span.prompt_tokens += facts.prompt_tokens
         if facts.completion_tokens is not None:
+            tokens["completion"].add(facts.completion_tokens)
             self._completion_lengths.add(facts.completion_tokens)
+            span.completion_tokens += facts.completion_tokens
+        if facts.total_tokens is not None:
+            tokens["total"].add(facts.total_tokens)
+        if facts.reasoning_tokens is not None:
+            tokens["reasoning"].add(facts.reasoning_tokens)
+        if facts.cached_tokens is not None:
+            tokens["cached"].add(facts.cached_tokens)
+        for reason in facts.finish_reasons:
+            self._finish_reasons[reason] += 1
+        self._count_rare(facts)
+
+    def _count_rare(self, facts: AnswerFacts) -> None:
+        """What most answers have not: kept off the dictionaries for their sake."""
+        counts = self._counts
+        if facts.tool_calls or facts.function_calls:
+            counts["tool_calls"] += facts.tool_calls
+            counts["function_calls"] += facts.function_calls
+        if facts.is_truncated:
+            counts["truncated"] += 1
+        if facts.is_refused:
+            counts["refused"] += 1
+        if facts.is_empty:
+            counts["empty"] += 1
 
     def _fail(self, kind: str, failure: FailureSample) -> None:
         self._errors[kind] += 1
