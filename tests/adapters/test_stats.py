@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 from datetime import datetime
 
+import pytest
+
 from nemo_evaluator.adapters.answers import AnswerFacts
 from nemo_evaluator.adapters.stats import ProxyStats, StatsRecorder
 
@@ -123,3 +125,48 @@ def test_a_snapshot_does_not_change_and_is_whole() -> None:
     assert before.requests == 0
     assert recorder.snapshot().requests == 2000
     assert torn == []
+
+
+def test_failures_are_counted_by_their_kind() -> None:
+    recorder = StatsRecorder()
+    recorder.exchange_failed(504, "slow", kind="timeout")
+    recorder.exchange_failed(502, "gone")
+    recorder.interceptor_failed("reasoning raised")
+    for _ in range(2):
+        recorder.answered(429, seconds=0.1, sent=1, received=1, facts=AnswerFacts(), error="too many")
+    recorder.started()
+    recorder.ended(200, flaw="the body is empty")
+    stats = recorder.snapshot()
+    assert stats.errors == {"timeout": 1, "no_answer_502": 1, "interceptor": 1, "http_429": 2, "unusable": 1}
+    assert sum(span.errors for span in stats.series.spans) == 6
+
+
+def test_costs_tokens_and_spreads_add_up() -> None:
+    recorder = StatsRecorder()
+    assert recorder.snapshot().cost is None
+    recorder.spent(0)
+    recorder.spent(0.25)
+    for seconds in (0.1, 0.2, 0.4):
+        facts = AnswerFacts(10, 4, 14, reasoning_tokens=3, cached_tokens=8)
+        recorder.answered(200, seconds=seconds, sent=1, received=1, facts=facts)
+    recorder.cached()
+    stats = recorder.snapshot()
+    assert stats.cost == 0.25
+    assert (stats.reasoning_tokens.sum, stats.cached_tokens.sum, stats.completion_lengths.count) == (9, 24, 3)
+    written = stats.as_response_stats()
+    assert written["p50_latency_ms"] == pytest.approx(200, rel=0.05)
+    assert written["p99_latency_ms"] == pytest.approx(400, rel=0.05)
+    spans = stats.series.spans
+    assert (sum(span.answers for span in spans), sum(span.cached for span in spans)) == (3, 1)
+    assert (sum(span.prompt_tokens for span in spans), sum(span.completion_tokens for span in spans)) == (30, 12)
+
+
+def test_a_sample_without_a_name_makes_them_go_by_content() -> None:
+    recorder = StatsRecorder()
+    for number in range(1000):
+        recorder.outcome(f"s{number}", AnswerFacts(choices=1, has_text=True))
+    recorder.outcome("s1", AnswerFacts(choices=1))
+    stats = recorder.snapshot()
+    assert (stats.empty_samples, stats.samples_known) == (1, True)
+    recorder.outcome("content:00", AnswerFacts(choices=1, has_text=True))
+    assert recorder.snapshot().samples_known is False

@@ -17,11 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.adapters.conftest import Client, Serve
 from tests.adapters.interceptors.conftest import Behind, Recorder
+from tests.adapters.interceptors.crowd import Link, chat
+from tests.adapters.interceptors.crowd import behind as chain_before
 
-from nemo_evaluator.adapters.proxy import Upstream, running_proxy
+from nemo_evaluator.adapters.proxy import ProxyOptions, Upstream, running_proxy
 from nemo_evaluator.adapters.reasoning_counts import COUNTS, Reasoned
 from nemo_evaluator.adapters.reasoning_stream import ReasoningRewriter
 from nemo_evaluator.adapters.reasoning_text import ReasoningRules
+from nemo_evaluator.adapters.store.reader import StoreReader
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.testing import FakeEndpoint
 
@@ -349,3 +352,29 @@ def test_statistics_are_written_where_it_is_said(
     client.post(proxy.url)
     proxy.stop()
     assert json.loads((folder / "reasoning_stats.json").read_text())["total_responses"] == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_store_keeps_what_the_endpoint_sent(client: Client, tmp_path: Path, *, stream: bool) -> None:
+    chain: list[Link] = [("caching", {"reuse_cached_responses": True}), ("reasoning", {})]
+    replies, counted = [], []
+    with FakeEndpoint("<think>one two</think>three four") as endpoint:
+        for _ in range(2):
+            with chain_before(endpoint.chat_url, *chain, options=ProxyOptions(output_dir=tmp_path)) as proxy:
+                replies.append(client.post(proxy.url, chat("?", stream=stream)))
+                stats = proxy.stats()
+            assert stats.reasoning is not None
+            counted.append((stats.cached, stats.reasoning["total_responses"], stats.reasoning["total_reasoning_words"]))
+        asked = len(endpoint.requests)
+    texts = [
+        _contents(reply.body)[0] if stream else reply.json()["choices"][0]["message"]["content"] for reply in replies
+    ]
+    assert (asked, texts) == (1, ["three four", "three four"])
+    # Answers from the store were counted when they came.
+    assert counted == [(0, 1, 2), (1, 0, 0)]
+    with StoreReader(tmp_path / "cache" / "requests.db") as reader:
+        (record,) = [record for record in reader.records() if record.source == "endpoint"]
+        stored = reader.texts(record.id).response
+    assert b"think" in stored
+    if not stream:
+        assert b"one two" in stored
