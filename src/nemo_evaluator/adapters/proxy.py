@@ -17,6 +17,7 @@ from typing import Any
 
 from nemo_evaluator import env
 from nemo_evaluator.adapters.chain import check_endpoint_type
+from nemo_evaluator.adapters.collector import seldom
 from nemo_evaluator.adapters.context import Context, Ends
 from nemo_evaluator.adapters.endpoint import Endpoint
 from nemo_evaluator.adapters.interceptor import Closes, NamedInterceptor, compose
@@ -281,15 +282,16 @@ def running_proxy(
     except BaseException:
         listener.close()
         raise
-    proxy.start()
-    try:
-        yield proxy
-    except BaseException:
-        # What went wrong in the block matters more than a proxy that broke down with it.
-        with contextlib.suppress(EvaluatorError):
-            proxy.stop()
-        raise
-    proxy.stop()
+    with seldom():
+        proxy.start()
+        try:
+            yield proxy
+        except BaseException:
+            # What went wrong in the block matters more than a proxy that broke down with it.
+            with contextlib.suppress(EvaluatorError):
+                proxy.stop()
+            raise
+        proxy.stop()
 
 
 def raise_open_file_limit() -> None:
