@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Self
 
 from nemo_evaluator.adapters.answers import AnswerObserver
 from nemo_evaluator.adapters.arriving import ArrivingAnswer
+from nemo_evaluator.adapters.client_protocol import EXCHANGE_FAILURES
 from nemo_evaluator.adapters.exchange import Exchange
 from nemo_evaluator.adapters.failures import UpstreamFailure
 
@@ -76,9 +76,7 @@ class AnswerBody:
         try:
             chunk = await self._answer.read()
             self._watch(chunk)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
+        except EXCHANGE_FAILURES as error:
             self._is_over = True
             self._answer.abandon()
             if self._is_counted:

@@ -36,6 +36,10 @@ class TooSlowError(Exception):
     """The answer was not complete in time."""
 
 
+EXCHANGE_FAILURES = (BrokenExchangeError, SilentError, TooSlowError, OSError, UpstreamFailure)
+"""What an exchange may raise when the network or the endpoint is at fault."""
+
+
 class Owner(Protocol):
     """Who keeps the connections."""
 

@@ -10,6 +10,7 @@ from nemo_evaluator.adapters.answer_body import AnswerBody
 from nemo_evaluator.adapters.answers import AnswerObserver
 from nemo_evaluator.adapters.arriving import ArrivingAnswer
 from nemo_evaluator.adapters.client_protocol import (
+    EXCHANGE_FAILURES,
     BrokenExchangeError,
     SilentError,
     StaleConnectionError,
@@ -27,8 +28,7 @@ from nemo_evaluator.adapters.upstream import DEFAULT_REQUEST_TIMEOUT, Upstream
 from nemo_evaluator.adapters.usable import expected_of
 
 _FIRST_ERROR = 400
-_FAILURES = (BrokenExchangeError, ConnectTimeoutError, OSError, SilentError, TooSlowError, UpstreamFailure)
-"""What an exchange may raise when the network or the endpoint is at fault."""
+_FAILURES = (*EXCHANGE_FAILURES, ConnectTimeoutError)
 
 _expected_of = lru_cache(maxsize=256)(expected_of)
 
