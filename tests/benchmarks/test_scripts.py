@@ -96,3 +96,11 @@ def test_proxy_answers_all_that_is_outstanding() -> None:
     data = data_of(run("proxy", "--slow", "--outstanding", "20", "--requests", "20", "--nginx", "", "--json"))
 
     assert [(row["answered"], row["of"]) for row in data["rows"]] == [(40, 40)] * 3
+
+
+def test_store_measures_each_step() -> None:
+    (row,) = data_of(run("store", "--answers", "200", "--hits", "50", "--json"))["rows"]
+
+    assert row["answers"] == 200
+    assert 0 < row["size / raw"] < 1
+    assert all(row[name] >= 0 for name in ("write, CPU us", "hit, CPU us", "open, s", "first answer, ms"))

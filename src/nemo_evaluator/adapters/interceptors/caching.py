@@ -6,11 +6,11 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 from multidict import CIMultiDict
 from pydantic import Field
@@ -19,7 +19,7 @@ from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.exchange import Exchange
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.interceptor import CallNext
-from nemo_evaluator.adapters.messages import BodyStream, Request, Response, error_response
+from nemo_evaluator.adapters.messages import Request, Response, error_response
 from nemo_evaluator.adapters.parameters import Parameters
 from nemo_evaluator.adapters.store.borrowed import BorrowedShelf, find_store
 from nemo_evaluator.adapters.store.entry import NewEntry
@@ -28,6 +28,7 @@ from nemo_evaluator.adapters.store.observed import Observer
 from nemo_evaluator.adapters.store.record import STORE_FILE
 from nemo_evaluator.adapters.store.shelf import Found, Seeds, Shelf
 from nemo_evaluator.adapters.store.store import Store
+from nemo_evaluator.adapters.store.stored_stream import StoredStream
 from nemo_evaluator.errors import DataError, MisconfigurationError
 
 _log = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ class Caching:
             return self._limited(self._observer.answered(request, identity, exchange, body, headers), now)
 
         coding = response.headers.get("Content-Encoding", "identity")
-        response.body = _StoredStream(response.body, exchange, entry_of, store, self._context, coding)
+        response.body = StoredStream(response.body, exchange, entry_of, store, self._context, coding)
         return response
 
     async def _put(self, store: Store, entry: NewEntry, now: float | None = None) -> None:
@@ -209,72 +210,6 @@ class Caching:
         )
         self._context.ends.end(message, "store", status=HTTPStatus.NOT_FOUND)
         return error_response(HTTPStatus.NOT_FOUND, message, kind="replay_error", code="not_in_store")
-
-
-class _StoredStream:
-    """A body that is stored when it is complete, just before its last bytes go on."""
-
-    def __init__(  # noqa: PLR0917  made in one place
-        self,
-        inner: BodyStream,
-        exchange: Exchange,
-        entry: Callable[[bytes], NewEntry],
-        store: Store,
-        context: Context,
-        coding: str,
-    ) -> None:
-        self._inner = inner
-        self._chunks_left = aiter(inner)
-        self._exchange = exchange
-        self._entry = entry
-        self._store = store
-        self._stats = context.stats
-        self._chunks: list[bytes] = []
-        self._is_stored = False
-        # The end of packed data may come after the last event that they hold.
-        self._ends_early = coding.lower() == "identity"
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether this is all."""
-        return self._inner.is_complete
-
-    def __aiter__(self) -> Self:
-        """The body is its own iterator; it can be read once."""
-        return self
-
-    async def __anext__(self) -> bytes:
-        """The next bytes.
-
-        Raises:
-            UpstreamFailure: the answer broke off.
-        """
-        try:
-            chunk = await anext(self._chunks_left)
-        except (StopAsyncIteration, UpstreamFailure):
-            await self._keep()
-            raise
-        if not self._is_stored:
-            self._chunks.append(chunk)
-            if self._exchange.is_over and self._ends_early:
-                await self._keep()
-        return chunk
-
-    async def aclose(self) -> None:
-        """Stop reading."""
-        await self._inner.aclose()
-        if not self._is_stored:
-            self._is_stored = True
-            self._store.add(self._entry(b"".join(self._chunks)))
-
-    async def _keep(self) -> None:
-        if self._is_stored:
-            return
-        self._is_stored = True
-        entry = self._entry(b"".join(self._chunks))
-        self._chunks.clear()
-        if not await self._store.put(entry):
-            self._stats.not_stored()
 
 
 def _path(parameters: CachingParameters, context: Context) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from nemo_evaluator.adapters.exchange import Exchange
+from nemo_evaluator.adapters.facts import AnswerFacts
 from nemo_evaluator.adapters.messages import HOP_BY_HOP, Request, TooLargeError, decode
 from nemo_evaluator.adapters.redaction import (
     REDACTED,
@@ -58,15 +59,13 @@ class Observer:
             body: what came of the answer, as on the wire.
             headers: of the answer.
         """
-        kept = [(name, value) for name, value in headers if _is_kept(name) and not is_secret_header(name, value)]
-        entry = self._entry(request, identity)
+        kept = [(name, value) for name, value in headers if _is_kept(name)]
+        entry = self._entry(request, identity, exchange.facts, kept)
         entry.status = exchange.status
         entry.is_usable = exchange.is_usable
         entry.seconds = exchange.seconds
         entry.first_byte_seconds = exchange.first_byte_seconds
         entry.cost = exchange.cost
-        entry.facts = exchange.facts
-        entry.headers = kept
         entry.response = body
         entry.response_bytes = exchange.received or len(body)
         if not exchange.is_usable:
@@ -83,13 +82,15 @@ class Observer:
             problem: why there is none, without secrets.
             seconds: how long it took.
         """
-        entry = self._entry(request, identity)
+        entry = self._entry(request, identity, AnswerFacts(), [])
         entry.problem = problem
         entry.seconds = seconds
         self._hide(entry, request)
         return entry
 
-    def _entry(self, request: Request, identity: Identity) -> NewEntry:
+    def _entry(
+        self, request: Request, identity: Identity, facts: AnswerFacts, headers: list[tuple[str, str]]
+    ) -> NewEntry:
         body = request.body
         return NewEntry(
             upstream=request.upstream,
@@ -101,6 +102,8 @@ class Observer:
             identity=identity,
             request_id=request.id,
             attempt=request.attempt,
+            facts=facts,
+            headers=headers,
             request=body,
             request_bytes=len(body),
         )
@@ -155,4 +158,4 @@ def _credential(authorization: str) -> bytes:
 @lru_cache(maxsize=1024)
 def _is_kept(name: str) -> bool:
     lower = name.lower()
-    return lower not in _NOT_KEPT and not lower.startswith(_RATE_LIMIT)
+    return lower not in _NOT_KEPT and not lower.startswith(_RATE_LIMIT) and not is_secret_header(lower, "")

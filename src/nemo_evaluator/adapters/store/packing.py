@@ -47,7 +47,8 @@ _VALUES = attrgetter(*(one.name for one in fields(AnswerFacts)))
 _DEFAULTS = {one.name: getattr(_NO_FACTS, one.name) for one in fields(AnswerFacts)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that would cost half a microsecond each time.
+@dataclass(slots=True, kw_only=True)
 class Content:
     """What a row holds beside its columns.
 
