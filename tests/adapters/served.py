@@ -20,6 +20,17 @@ from nemo_evaluator.adapters.stats import StatsRecorder
 from nemo_evaluator.adapters.upstream import Upstream
 
 PATH = "/secret/v1/chat/completions"
+CLOSE = "Connection: close"
+
+
+def head_of(received: bytes) -> list[str]:
+    """The lines of a response's head."""
+    return received.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+
+
+def body_of(received: bytes) -> bytes:
+    """A response's body, as it came."""
+    return received.partition(b"\r\n\r\n")[2]
 
 
 @dataclass

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from multidict import CIMultiDict
@@ -20,6 +24,7 @@ from nemo_evaluator.adapters.messages import Request
 from nemo_evaluator.adapters.proxy import running_proxy
 from nemo_evaluator.adapters.stats import StatsRecorder
 from nemo_evaluator.adapters.upstream import Upstream
+from nemo_evaluator.testing import FakeEndpoint
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -289,3 +294,22 @@ def test_an_endpoint_that_closes_after_every_second_answer_costs_no_request(
         stats = proxy.stats()
     assert statuses == [200] * 20
     assert len(answered) == stats.requests == 20
+
+
+def test_where_few_files_may_be_open_requests_wait_for_each_other(client: Client) -> None:
+    words = [sys.executable, str(Path(__file__).with_name("few_files.py"))]
+    with FakeEndpoint("yes", latency=0.02) as endpoint:
+        with subprocess.Popen(
+            [*words, endpoint.chat_url, "100"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            body = {"model": "m", "messages": [{"role": "user", "content": "Is it?"}]}
+            with ThreadPoolExecutor(50) as threads:
+                statuses = list(threads.map(lambda _: client.post(url, body).status, range(200)))
+            process.communicate(timeout=30)
+        in_use = endpoint.stats["max_in_flight"]
+
+    assert statuses == [200] * 200
+    # Eight at once; the endpoint may count one a little longer than the proxy does.
+    assert in_use <= 16

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import socket
 import threading
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.adapters.served import PATH, Stream, answer, ends_with_reset, post, read_all, read_until, serving, wait_until
+from tests.adapters.served import (
+    CLOSE,
+    PATH,
+    Stream,
+    answer,
+    body_of,
+    ends_with_reset,
+    head_of,
+    post,
+    read_all,
+    read_until,
+    serving,
+)
 
-from nemo_evaluator.adapters import server
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.messages import Request, Response
-from nemo_evaluator.adapters.server_protocol import Connection
-from nemo_evaluator.adapters.server_reader import RequestReader
-
-CLOSE = "Connection: close"
-
-
-def _head(received: bytes) -> list[str]:
-    return received.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
-
-
-def _body(received: bytes) -> bytes:
-    return received.partition(b"\r\n\r\n")[2]
-
-
-def _takes(connection: socket.socket, data: bytes) -> bool:
-    try:
-        connection.sendall(data)
-    except ConnectionError:
-        return False
-    return True
 
 
 async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -95,7 +84,7 @@ def test_bytes_arriving_one_by_one_make_the_same_request() -> None:
     with serving() as served:
         received = served.say(*(request[index : index + 1] for index in range(len(request))))
         (seen,) = served.requests
-    assert _body(received) == b"abcdefg"
+    assert body_of(received) == b"abcdefg"
     assert dict(seen.headers) == {"Host": "proxy", "X-Empty": "", "X-Padded": "a b"}
 
 
@@ -127,7 +116,7 @@ def test_the_absolute_form_of_a_target_is_understood() -> None:
     with serving() as served:
         received = served.say(post(b"{}", CLOSE, path=f"http://proxy:1{PATH}?a=b"))
         (request,) = served.requests
-    assert _head(received)[0] == "HTTP/1.1 200 OK"
+    assert head_of(received)[0] == "HTTP/1.1 200 OK"
     assert request.url == "http://127.0.0.1:9/v1/chat/completions?a=b"
 
 
@@ -149,10 +138,10 @@ def test_http_1_0_keeps_its_connection_when_it_asks_for_that(kept: str, connecti
     with serving() as served, served.connect() as client:
         client.sendall(post(b"1", kept, version="1.0"))
         received = read_until(client, b"\r\n\r\n1")
-        assert connection in _head(received)
+        assert connection in head_of(received)
         if "keep-alive" in kept:
             client.sendall(post(b"2", version="1.0"))
-            assert _body(read_all(client)) == b"2"
+            assert body_of(read_all(client)) == b"2"
         else:
             assert read_all(client) == b""
 
@@ -163,8 +152,8 @@ def test_head_has_the_length_and_no_body() -> None:
 
     with serving(chain) as served:
         received = served.say(f"HEAD {PATH} HTTP/1.1\r\nHost: proxy\r\n{CLOSE}\r\n\r\n".encode())
-    assert "Content-Length: 5" in _head(received)
-    assert _body(received) == b""
+    assert "Content-Length: 5" in head_of(received)
+    assert body_of(received) == b""
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -191,10 +180,10 @@ def test_a_stream_is_chunked_for_http_1_1_and_ends_with_the_connection_for_http_
         modern = served.say(post(b"{}", CLOSE))
         old = served.say(post(b"{}", "Connection: keep-alive", version="1.0"))
         stats = served.stats.snapshot()
-    assert "Transfer-Encoding: chunked" in _head(modern)
-    assert _body(modern) == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
-    assert _head(old)[1:] == ["Content-Type: text/plain", "Connection: close"]
-    assert _body(old) == b"one two"
+    assert "Transfer-Encoding: chunked" in head_of(modern)
+    assert body_of(modern) == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
+    assert head_of(old)[1:] == ["Content-Type: text/plain", "Connection: close"]
+    assert body_of(old) == b"one two"
     assert stats.answered == 2
 
 
@@ -204,8 +193,8 @@ def test_a_stream_whose_length_is_known_passes_with_it() -> None:
 
     with serving(chain) as served:
         received = served.say(post(b"{}", CLOSE))
-    assert "Content-Length: 7" in _head(received)
-    assert _body(received) == b"one two"
+    assert "Content-Length: 7" in head_of(received)
+    assert body_of(received) == b"one two"
 
 
 @pytest.mark.parametrize(("length", "seen"), [("3", b"one"), ("9", b"one two")])
@@ -218,7 +207,7 @@ def test_a_stream_of_another_length_than_announced_is_cut_and_counted(
     with serving(chain) as served:
         received = served.say(post(b"{}") + post(b"{}"))
         stats = served.stats.snapshot()
-    assert _body(received) == seen
+    assert body_of(received) == seen
     assert (stats.answered, stats.interceptor_failures) == (0, 1)
     assert len(caplog.records) == 1
 
@@ -241,7 +230,7 @@ def test_a_stream_that_fails_ends_without_its_framing(failure: Exception, caplog
             connection.sendall(post(version="1.0"))
             assert ends_with_reset(connection)
         stats = served.stats.snapshot()
-    assert _body(modern) == b"4\r\nsome\r\n"
+    assert body_of(modern) == b"4\r\nsome\r\n"
     assert (stats.requests, stats.answered, stats.in_flight, stats.by_status) == (2, 0, 0, {})
     assert all(stream.is_closed for stream in streams)
     is_ours = isinstance(failure, ValueError)
@@ -272,7 +261,7 @@ def test_nothing_gets_into_the_head_that_is_not_a_header(broken: Response, caplo
     with serving(chain) as served:
         received = served.say(post(b"{}", CLOSE))
         stats = served.stats.snapshot()
-    assert _head(received)[0] == "HTTP/1.1 500 Internal Server Error"
+    assert head_of(received)[0] == "HTTP/1.1 500 Internal Server Error"
     assert b"X-B: 2" not in received.partition(b"\r\n\r\n")[0]
     assert b'"proxy_error"' in received
     assert (stats.by_status, stats.interceptor_failures) == ({500: 1}, 1)
@@ -300,170 +289,3 @@ def test_a_large_body_in_tiny_chunks_arrives_whole() -> None:
         served.say(chunked + b"1\r\nx\r\n" * size + b"0\r\n\r\n")
         (request,) = served.requests
     assert request.body == b"x" * size
-
-
-def test_a_client_that_never_reads_stops_the_stream_and_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "STALLED_SECONDS", 0.5)
-    made = 0
-    chunk = b"x" * 65536
-
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal made
-        while True:
-            made += len(chunk)
-            yield chunk
-
-    stream = Stream(endless())
-
-    async def chain(_request: Request) -> Response:
-        return answer(stream)
-
-    with serving(chain) as served, served.connect() as connection:
-        connection.sendall(post())
-        wait_until(lambda: stream.is_closed)
-        served.wait_until_idle()
-        stats = served.stats.snapshot()
-    assert made < 50_000_000
-    assert (stats.abandoned, stats.answered) == (1, 0)
-
-
-def test_a_slow_reader_gets_all_of_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "STALLED_SECONDS", 1.0)
-    body = b"x" * 8_000_000
-
-    async def chain(_request: Request) -> Response:
-        return answer(body)
-
-    with serving(chain) as served, served.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.sendall(post(b"{}", CLOSE))
-        size, pause = 0, threading.Event()
-        while chunk := connection.recv(250_000):
-            size += len(chunk)
-            pause.wait(0.03)
-    assert size > len(body)
-
-
-def test_a_client_that_leaves_cancels_its_request_and_those_behind_it() -> None:
-    cancelled = threading.Event()
-
-    async def chain(_request: Request) -> Response:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-        return answer()
-
-    with serving(chain) as served:
-        with served.connect() as connection:
-            connection.sendall(post())
-            wait_until(lambda: len(served.requests) == 1)
-        assert cancelled.wait(20)
-        served.wait_until_idle()
-        stats = served.stats.snapshot()
-    assert (stats.requests, stats.abandoned, stats.answered) == (1, 1, 0)
-
-
-def test_a_client_that_leaves_before_its_request_is_complete_has_abandoned_it() -> None:
-    with serving() as served:
-        with served.connect() as connection:
-            connection.sendall(post(b"{}")[:-1])
-            wait_until(lambda: served.stats.snapshot().in_flight == 1)
-        served.wait_until_idle()
-        stats = served.stats.snapshot()
-    assert (stats.requests, stats.abandoned, stats.answered) == (1, 1, 0)
-    assert served.requests == []
-
-
-def test_after_the_end_of_the_run_posts_are_refused_and_the_rest_passes() -> None:
-    with serving() as served:
-        served.ends.end("the budget is used up", "budget", status=429)
-        refused = served.say(post(b"{}", CLOSE))
-        other = served.say(f"GET {PATH} HTTP/1.1\r\nHost: proxy\r\n{CLOSE}\r\n\r\n".encode())
-    assert _head(refused)[0] == "HTTP/1.1 429 Too Many Requests"
-    assert b'"run_ended"' in refused
-    assert b'"budget"' in refused
-    assert _head(other)[0] == "HTTP/1.1 200 OK"
-    assert [request.method for request in served.requests] == ["GET"]
-
-
-def test_a_refused_request_is_counted_and_its_client_sees_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_REQUEST_BYTES", 1000)
-    with serving() as served:
-        with served.connect() as connection:
-            # Announced as too large: it is refused at its head, and what is sent all the same is read and dropped.
-            connection.sendall(post(b"x" * 3_000_000, "Expect: 100-continue"))
-            received = read_all(connection)
-        chunked = post(b"", "Transfer-Encoding: chunked").replace(b"Content-Length: 0\r\n", b"")
-        found_later = served.say(chunked + b"400\r\n" + b"x" * 1024 + b"\r\n0\r\n\r\n")
-        stats = served.stats.snapshot()
-    for seen in (received, found_later):
-        assert _head(seen)[0] == "HTTP/1.1 413 Request Entity Too Large"
-        assert CLOSE in _head(seen)
-        assert b"1,000 bytes" in seen
-    assert served.requests == []
-    assert (stats.requests, stats.by_status, stats.in_flight) == (2, {413: 2}, 0)
-
-
-def test_a_connection_without_requests_is_closed_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_IDLE_SECONDS", 0.2)
-
-    async def chain(_request: Request) -> Response:
-        await asyncio.sleep(2)
-        return answer(b"slow")
-
-    with serving(chain) as served, served.connect() as idle, served.connect() as busy:
-        busy.sendall(post())
-        assert read_all(idle) == b""
-        # Who waits for an answer is not idle, and gets it before the connection is closed.
-        assert served.stats.snapshot().in_flight == 1
-        assert _body(read_all(busy)) == b"slow"
-
-
-def test_the_rest_of_a_refused_request_is_read_for_a_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_LINGER_SECONDS", 0.2)
-    with serving() as served, served.connect() as connection:
-        connection.sendall(b"no request\r\n\r\n")
-        assert _head(read_all(connection))[0] == "HTTP/1.1 400 Bad Request"
-        wait_until(lambda: not _takes(connection, b"more"))
-
-
-def test_a_stop_lets_answers_end_and_cancels_what_takes_longer() -> None:
-    began = threading.Barrier(3)
-
-    async def chain(request: Request) -> Response:
-        await asyncio.to_thread(began.wait, 20)
-        await asyncio.sleep(0.05 if request.body == b"quick" else 60)
-        return answer(request.body)
-
-    with serving(chain) as served:
-        quick, slow, idle = served.connect(), served.connect(), served.connect()
-        quick.sendall(post(b"quick"))
-        slow.sendall(post(b"slow"))
-        began.wait(20)
-    assert _body(read_all(quick)) == b"quick"
-    assert read_all(slow) == read_all(idle) == b""
-    for connection in (quick, slow, idle):
-        connection.close()
-    stats = served.stats.snapshot()
-    assert (stats.answered, stats.abandoned, stats.in_flight) == (1, 1, 0)
-
-
-def test_connections_leave_nothing_behind_for_the_garbage_collector() -> None:
-    def alive() -> int:
-        return sum(isinstance(found, (Connection, RequestReader)) for found in gc.get_objects())
-
-    with serving() as served:
-        gc.collect()
-        gc.disable()
-        before = alive()
-        try:
-            for number in range(20):
-                with served.connect() as connection:
-                    connection.sendall(post()[: -1 if number % 2 else None])
-                    connection.shutdown(socket.SHUT_WR)
-                    read_all(connection)
-            wait_until(lambda: alive() == before)
-        finally:
-            gc.enable()

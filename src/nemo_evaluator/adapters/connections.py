@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
+import resource
+import sys
+from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -13,6 +17,8 @@ KEEP_ALIVE_SECONDS = 4.0
 """Less than the 5 s that uvicorn, and with it vLLM, waits. An endpoint that waits less ends the connection, which is
 seen before its next use; a request that meets that end halfway is sent once more."""
 
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+_LEAST_CONNECTIONS, _OTHER_FILES = 8, 64
 _LEAST_SECONDS = KEEP_ALIVE_SECONDS / 1024
 _RECOVERY_SECONDS = 10.0
 _LONGEST_TICK, _SHORTEST_TICK = 1.0, 0.01
@@ -37,12 +43,15 @@ class Connections:
         connect_timeout: seconds for that.
         silence: most seconds for which the endpoint may be silent while it owes an answer.
         total: most seconds for an exchange.
+        most: how many may be in use at once; None for what the system's limit of open files leaves.
 
     Attributes:
         idle_seconds: how long a connection may have been idle and still be used.
     """
 
-    def __init__(self, open_one: Open, *, connect_timeout: float, silence: float, total: float) -> None:
+    def __init__(
+        self, open_one: Open, *, connect_timeout: float, silence: float, total: float, most: int | None = None
+    ) -> None:
         self._open_one = open_one
         self._connect_timeout = connect_timeout
         self._silence = silence
@@ -51,6 +60,9 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         self._idle: list[ClientConnection] = []
         self._busy: set[ClientConnection] = set()
+        self._most = _most_connections() if most is None else most
+        self._opening = 0
+        self._waiting: deque[asyncio.Future[ClientConnection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._most_idle_seconds = KEEP_ALIVE_SECONDS
@@ -75,12 +87,39 @@ class Connections:
         return None
 
     async def open(self) -> ClientConnection:
-        """A new connection.
+        """A new connection, or one that became free while there could be no more.
 
         Raises:
             ConnectTimeoutError: none was opened in time.
             OSError: none can be opened; certificates that are refused are among its subclasses.
         """
+        while True:
+            if len(self._busy) + self._opening < self._most:
+                self._opening += 1
+                try:
+                    return await self._open_in_time()
+                except OSError as error:
+                    # Where nothing is under way nothing will become free.
+                    if error.errno not in _TOO_MANY_FILES or not self._busy:
+                        raise
+                finally:
+                    self._opening -= 1
+            freed = await self._next_free()
+            if freed is not None:
+                return freed
+
+    async def _next_free(self) -> ClientConnection | None:
+        """Wait for the end of an exchange; its connection, unless that cannot be kept."""
+        waiting: asyncio.Future[ClientConnection | None] = self._loop.create_future()
+        self._waiting.append(waiting)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and (freed := waiting.result()) is not None:
+                self.ended(freed, may_keep=True)
+            raise
+
+    async def _open_in_time(self) -> ClientConnection:
         try:
             async with asyncio.timeout(self._connect_timeout) as deadline:
                 return await self._open_one(self._make)
@@ -117,10 +156,22 @@ class Connections:
     def ended(self, connection: ClientConnection, *, may_keep: bool) -> None:
         """It is over."""
         self._busy.discard(connection)
-        if may_keep and self.idle_seconds and not self._is_closed:
+        may_keep = may_keep and bool(self.idle_seconds) and not self._is_closed
+        if self._waiting and self._hand_over(connection if may_keep else None) and may_keep:
+            return
+        if may_keep:
             self._idle.append(connection)
         else:
             connection.close()
+
+    def _hand_over(self, connection: ClientConnection | None) -> bool:
+        """Let the next that waits have `connection`, or open one; False when nobody waits any more."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(connection)
+                return True
+        return False
 
     def _look_after(self) -> None:
         """Fail what takes too long, close what has been idle for too long."""
@@ -142,6 +193,8 @@ class Connections:
     async def close(self) -> None:
         """Close all connections, whatever is under way on them."""
         self._is_closed = True
+        for waiting in self._waiting:
+            waiting.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for connection in [*self._busy]:
@@ -152,3 +205,9 @@ class Connections:
         # Transports close their sockets in the next turns of the loop.
         for _ in range(3):
             await asyncio.sleep(0)
+
+
+def _most_connections() -> int:
+    """Half of the files that the process may have open, for the harness has as many, less some for everything else."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(_LEAST_CONNECTIONS, limit // 2 - _OTHER_FILES)

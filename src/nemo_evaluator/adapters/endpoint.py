@@ -110,17 +110,14 @@ class Endpoint:
             raise RuntimeError("the endpoint is used outside of its `async with` block")
         limit, is_head = self.upstream.max_response_bytes, request.method == "HEAD"
         body = request.body
-        connection = connections.take()
-        if connection is not None:
-            try:
-                answer = await connection.exchange(head, body, limit=limit, is_head=is_head)
-            except StaleConnectionError:
-                connections.shorten()
-                connection = None
-                if request.is_counted:
-                    self.stats.sent()
-                    self.stats.retried()
-        if connection is None:
+        connection = connections.take() or await connections.open()
+        try:
+            answer = await connection.exchange(head, body, limit=limit, is_head=is_head)
+        except StaleConnectionError:
+            connections.shorten()
+            if request.is_counted:
+                self.stats.sent()
+                self.stats.retried()
             connection = await connections.open()
             answer = await connection.exchange(head, body, limit=limit, is_head=is_head)
         if answer.head is not None and answer.head.keep_alive is not None:

@@ -7,11 +7,11 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nemo_evaluator import __version__
 from nemo_evaluator.adapters.redaction import redact_url
 from nemo_evaluator.adapters.spans import Finished, attributes_of, error_of, name_of
 from nemo_evaluator.errors import MisconfigurationError
@@ -177,5 +177,5 @@ def _span(finished: Finished, resource: Resource) -> ReadableSpan:
         status=Status(StatusCode.ERROR if failed else StatusCode.UNSET),
         start_time=finished.begin,
         end_time=finished.end,
-        instrumentation_scope=InstrumentationScope(_SCOPE, __version__),
+        instrumentation_scope=InstrumentationScope(_SCOPE, version("nemo-evaluator")),
     )

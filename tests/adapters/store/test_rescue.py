@@ -64,6 +64,7 @@ def found_in(path: Path) -> list[int]:
 
 
 def damaged(whole: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / "requests.db"
     for end in ("", "-wal"):
         source = Path(f"{whole}{end}")
@@ -141,6 +142,27 @@ def test_what_is_no_database_is_set_aside(tmp_path: Path, text: bytes) -> None:
         StoreReader(path)
     assert found_in(path) == []
     assert (tmp_path / "requests.db.corrupt-1").read_bytes() == text
+
+
+@pytest.mark.parametrize("place", [18, 19])
+def test_a_form_that_sqlite_does_not_know_is_damage(whole: Path, tmp_path: Path, place: int) -> None:
+    path = damaged(whole, tmp_path)
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(b"\x0a")
+    assert found_in(path) == list(range(COUNT))
+
+
+def test_many_kinds_of_damage_are_survived(whole: Path, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for number in range(60):
+        path = damaged(whole, tmp_path / str(number))
+        data = bytearray(path.read_bytes())
+        for _ in range(chance.choice((1, 3, 30))):
+            # The heads of pages say where everything is.
+            data[chance.randrange(len(data) // PAGE) * PAGE + chance.randrange(120)] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        found_in(path)
 
 
 def test_an_empty_file_is_a_new_store(tmp_path: Path) -> None:
