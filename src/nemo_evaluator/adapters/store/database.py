@@ -96,15 +96,24 @@ def open_for_writing(path: Path, *, has_log: bool | None = None) -> Opened:
     connection = connect(f"{path.absolute().as_uri()}?mode=rw")
     try:
         return _prepare(connection, path, has_log=network_kind(path) is None if has_log is None else has_log)
-    except sqlite3.OperationalError:
-        connection.close()
-        raise
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise DamagedError(str(error)) from error
+        if _is_damage(error, path):
+            raise DamagedError(str(error)) from error
+        raise
     except BaseException:
         connection.close()
         raise
+
+
+def _is_damage(error: sqlite3.DatabaseError, path: Path) -> bool:
+    """Whether an error when a file is opened is the fault of what is in it."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return True
+    # SQLite only reads files whose header names a form of writing that it does not know.
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return error.sqlite_errorcode == sqlite3.SQLITE_ERROR
 
 
 def make_store(path: Path) -> sqlite3.Connection:
@@ -149,6 +158,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> Op
         if not check_form(connection, path):
             _make_tables(connection)
         connection.execute("COMMIT")
+    # Whether it can be written shows when it is.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT INTO start VALUES (NULL, 0)")
+    connection.execute("ROLLBACK")
     if not 0 <= last_id(connection) < LARGEST_ID:
         raise DamagedError("its numbers are out of range")
     found = connection.execute("SELECT value FROM about WHERE name = 'identifier'").fetchone()

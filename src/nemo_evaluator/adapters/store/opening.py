@@ -19,8 +19,12 @@ _CHECKED_BYTES = 512 * 1024 * 1024
 """Files up to this size are read and checked when they are opened; damage in larger ones is found where it is met."""
 
 
-def open_store(path: Path) -> Opened:
+def open_store(path: Path, *, damage: str | None = None) -> Opened:
     """Open the store at `path` for writing; a damaged one is set aside, and what can be read goes on in a new one.
+
+    Args:
+        path: the file.
+        damage: what is known to be wrong with it.
 
     Raises:
         MisconfigurationError: the file is something else, or of a later version.
@@ -28,6 +32,8 @@ def open_store(path: Path) -> Opened:
         sqlite3.Error: it cannot be used now.
     """
     try:
+        if damage is not None:
+            raise DamagedError(damage)  # noqa: TRY301  as if it had been found now
         opened = _open_sound(path)
     except DamagedError as error:
         done = rescue(path)

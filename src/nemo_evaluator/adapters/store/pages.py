@@ -7,6 +7,7 @@ are right, wherever it stands: in the database, in its write-ahead log, or in wh
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -42,6 +43,7 @@ class PageFile:
         self._size = size
         self._database = database
         self._log = log
+        self._bytes = sum(file.seek(0, os.SEEK_END) for file in (database, log) if file is not None)
         self._frames: dict[int, int] = {}
         """Of each page the place of its newest form in the log."""
 
@@ -74,7 +76,7 @@ class PageFile:
             place += _FRAME_HEADER + self._size
 
     def _read(self, file: BinaryIO | None, place: int) -> bytes:
-        if file is None or place < 0:
+        if file is None or not 0 <= place < self._bytes:
             return b""
         file.seek(place)
         return file.read(self._size)
@@ -93,6 +95,8 @@ class PageFile:
     def _cell(self, page: bytes, at: int) -> Iterator[Row]:
         size, at = _varint(page, at)
         row_id, at = _varint(page, at)
+        if not 0 <= size <= self._bytes:
+            return
         local = self._local(size)
         if at + local > len(page):
             return

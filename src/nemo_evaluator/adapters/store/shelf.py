@@ -92,7 +92,12 @@ class Shelf:
         return None
 
     def _read(self, id_: int, identity: Identity, *, is_exact: bool) -> Found | None:
-        row = self.connection.execute(_READ, (id_,)).fetchone()
+        try:
+            row = self.connection.execute(_READ, (id_,)).fetchone()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            row = None
         if row is None:
             self._damage(id_)
             return None

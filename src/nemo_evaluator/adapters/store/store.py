@@ -10,7 +10,6 @@ import sqlite3
 import time
 from pathlib import Path
 
-from nemo_evaluator.adapters.store.database import DamagedError, open_for_writing
 from nemo_evaluator.adapters.store.entry import NewEntry
 from nemo_evaluator.adapters.store.opening import open_store
 from nemo_evaluator.adapters.store.packing import Content, Packer
@@ -52,7 +51,7 @@ class Store:
         """Which start of the run this is, counted from 1; None until that could be written."""
         self._packer = Packer()
         self._writer: Writer | None = None
-        self._is_damaged = True
+        self._damage: str | None = None
         self._shelves: dict[Seeds, Shelf] = {}
         self._pending: list[tuple[PackedEntry, asyncio.Future[bool]]] = []
         self._pause = 0.0
@@ -149,8 +148,7 @@ class Store:
         if not pending:
             return
         try:
-            writer, start = self._ready()
-            writer.write([entry for entry, _ in pending], start=start)
+            self._write([entry for entry, _ in pending])
         except (OSError, sqlite3.Error, ValueError, OverflowError, MisconfigurationError) as error:
             self._failed(error, len(pending))
             is_stored = False
@@ -163,20 +161,35 @@ class Store:
             if not future.done():
                 future.set_result(is_stored)
 
+    def _write(self, entries: list[PackedEntry]) -> None:
+        writer, start = self._ready()
+        try:
+            writer.write(entries, start=start)
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in _DAMAGED:
+                raise
+            # It is set aside now, and these entries go into the new file.
+            self._drop(damage=str(error))
+            writer, start = self._ready()
+            writer.write(entries, start=start)
+
     def _ready(self) -> tuple[Writer, int]:
         """The writer, and the number of this start."""
         if self._writer is None:
-            try:
-                opened = open_store(self.path) if self._is_damaged else open_for_writing(self.path)
-            except DamagedError:
-                opened = open_store(self.path)
-            self._is_damaged = False
+            opened = open_store(self.path, damage=self._damage)
+            self._damage = None
             self._writer = Writer(self.path, opened)
             for shelf in self._shelves.values():
                 shelf.connection = opened.connection
         if self.start is None:
             self.start = self._writer.begin_start()
         return self._writer, self.start
+
+    def _drop(self, damage: str | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._damage = damage
 
     def _failed(self, error: Exception, count: int) -> None:
         """Go on without storing, for a while."""
@@ -188,11 +201,9 @@ class Store:
                 self.path,
                 error,
             )
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if self._writer is not None and code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
-            self._is_damaged = self._is_damaged or code in _DAMAGED
-            self._writer.close()
-            self._writer = None
+        code = _code(error)
+        if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
+            self._drop(damage=str(error) if code in _DAMAGED else self._damage)
         self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
         self._paused_until = time.monotonic() + self._pause
 
@@ -205,3 +216,9 @@ def _content(entry: NewEntry) -> Content:
     return Content(
         headers=entry.headers, facts=entry.facts, request=entry.request or b"", response=entry.response or b""
     )
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 when there is none."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
