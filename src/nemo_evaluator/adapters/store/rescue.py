@@ -143,8 +143,10 @@ def _keep_sound(target: sqlite3.Connection) -> int:
             count += 1
             target.execute("INSERT INTO content VALUES (?, ?, ?)", (entry[0], packed, digest))
             # What the damage took of the smaller tables is not known any more.
-            target.execute("INSERT OR IGNORE INTO place VALUES (?, 'unknown:' || ?)", (entry[_ADDRESS],) * 2)
-            target.execute("INSERT OR IGNORE INTO start VALUES (?, 0)", (entry[_START],))
+            if isinstance(entry[_ADDRESS], int):
+                target.execute("INSERT OR IGNORE INTO place VALUES (?, 'unknown:' || ?)", (entry[_ADDRESS],) * 2)
+            if isinstance(entry[_START], int):
+                target.execute("INSERT OR IGNORE INTO start VALUES (?, 0)", (entry[_START],))
     return count
 
 
