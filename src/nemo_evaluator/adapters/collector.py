@@ -7,7 +7,7 @@ import gc
 import threading
 from collections.abc import Iterator
 
-YOUNG = 50_000
+YOUNG = 200_000
 """Objects that may be made before a search. With thousands of requests outstanding every search walks through all that
 belongs to them, and the interpreter's own 700 doubled the cost of a request; the proxy makes no cycles itself."""
 

@@ -73,13 +73,14 @@ class Request:
         upstream: the name of the endpoint that it is for: `model`, or that of a judge.
         id: unique within the run.
         sample: which sample of the benchmark it is about, as the harness says (`X-Sample-Id`); None when it does not.
+        content_id: what stands for the sample where the harness does not say (`sample.sample_of`); None until asked for.
         planned: how many samples the harness means to ask for (`X-Samples-Planned`); None when it does not say.
         attempt: 1, or more when the proxy repeats it.
     """
 
     __slots__ = (
-        "_body", "_document", "_is_parsed", "_received", "attempt", "headers", "id", "method", "planned", "sample",
-        "upstream", "url",
+        "_body", "_document", "_is_parsed", "_received", "attempt", "content_id", "headers", "id", "method", "planned",
+        "sample", "upstream", "url",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +100,7 @@ class Request:
         self.id = id
         self.sample: str | None = None
         self.planned: int | None = None
+        self.content_id: str | None = None
         self.attempt = 1
         self._received = tuple(headers.items())
         self._body: bytes | None = body

@@ -22,10 +22,17 @@ def sample_of(request: Request) -> str:
     It is what the harness says (`X-Sample-Id`). Where it says nothing it is `content:` and 16 hexadecimal digits of
     BLAKE2b over what the user asks: the texts and other parts of all user messages of a conversation, `prompt` of a
     text completion, `input` of an embedding or of the Responses API. So it is the same for any model, system message,
-    sampling parameter and seed, and for each repetition of the question.
+    sampling parameter and seed, and for each repetition of the question. The first look counts: an interceptor that
+    changes the question later does not make it another sample.
     """
     if request.sample:
         return request.sample
+    if request.content_id is None:
+        request.content_id = _of_content(request)
+    return request.content_id
+
+
+def _of_content(request: Request) -> str:
     try:
         document = request.json()
     except ValueError:
