@@ -444,3 +444,21 @@ def test_proxy_variables_count_for_other_hosts(monkeypatch: pytest.MonkeyPatch) 
                 return await _one(client, 0)
 
     assert isinstance(asyncio.run(go()), Reply)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_failure_that_was_repeated_in_vain_before_is_not_repeated_again(status: int) -> None:
+    asked = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 %d Odd\r\nx-should-retry: false\r\nContent-Length: 4\r\n\r\nodd!" % status)
+        writer.close()
+
+    failure = ask_raw(handler, max_retries=3)
+
+    assert isinstance(failure, Failure)
+    assert failure.kind == ("malformed" if status == 200 else "http")
+    assert asked == 1

@@ -204,7 +204,7 @@ class Client:
         except BodyTooLargeError as error:
             raise self._failed("too_large", str(error)) from error
         except (UndecodableBodyError, MalformedAnswerError) as error:
-            raise self._failed("malformed", str(error)) from error
+            raise self._failed("malformed", str(error), is_last=_is_last(response)) from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         limit, declared = self._max_answer_bytes, response.content_length
@@ -232,7 +232,7 @@ class Client:
             f"HTTP {status}: {explanation}",
             status=status,
             retry_after=parse_retry_after(response.headers.get("Retry-After")),
-            is_last=response.headers.get(SHOULD_RETRY, "").strip().lower() == "false",
+            is_last=_is_last(response),
         )
 
     def _failed(self, kind: FailureKind, message: str, **more: Any) -> _AttemptFailedError:
@@ -241,6 +241,10 @@ class Client:
         key = self._endpoint.api_key
         secrets = secrets_of([("Authorization", f"Bearer {key}")] if key else [], self._endpoint.url)
         return _AttemptFailedError(Failure(kind=kind, message=redact_text(message, secrets), **more))
+
+
+def _is_last(response: aiohttp.ClientResponse) -> bool:
+    return response.headers.get(SHOULD_RETRY, "").strip().lower() == "false"
 
 
 async def _read_start(response: aiohttp.ClientResponse) -> bytes:
