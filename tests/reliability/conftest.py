@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,34 @@ ROOT = Path(__file__).resolve().parents[2]
 LETTERS = "ABCDEFGHIJ"
 RUN_SECONDS = 120.0
 PARALLELISM = 8
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "0"))
+"""How often `make soak` repeats what has an element of chance; 0 in the quick suite."""
+PREFLIGHT_REQUESTS = 3
+"""Most that one start asks before the harness does."""
+
+_PROBE = f"""
+framework: {{name: probe, pkg_name: probe}}
+defaults:
+  command: >-
+    {{% if target.api_endpoint.api_key_name %}}API_KEY=${{{{target.api_endpoint.api_key_name}}}}{{% endif %}}
+    {sys.executable} {ROOT / "tests" / "core" / "probe_harness.py"}
+    --url {{{{target.api_endpoint.url}}}} --model {{{{target.api_endpoint.model_id}}}} --out {{{{config.output_dir}}}}
+    --n {{{{config.params.extra.n}}}} --parallel {{{{config.params.parallelism}}}}
+  config: {{params: {{parallelism: 8, extra: {{n: 40}}}}}}
+  target: {{api_endpoint: {{}}}}
+evaluations:
+  - defaults: {{config: {{type: probe, supported_endpoint_types: [chat]}}}}
+"""
+_PROBE_PARSER = """
+import json
+from pathlib import Path
+from nemo_evaluator.api.api_dataclasses import EvaluationResult, MetricResult, Score, ScoreStats, TaskResult
+
+def parse_output(output_dir):
+    value = float(json.loads((Path(output_dir) / "probe.json").read_text())["value"])
+    metrics = {"accuracy": MetricResult(scores={"accuracy": Score(value=value, stats=ScoreStats(count=1))})}
+    return EvaluationResult(tasks={"probe": TaskResult(metrics=metrics)})
+"""
 
 
 @dataclass(frozen=True)
@@ -76,13 +104,27 @@ class Case:
     questions: Questions
     command: list[str]
     variables: Mapping[str, str]
+    overrides: tuple[str, ...] = ()
+
+    def having(self, *overrides: str, **variables: str) -> Case:
+        """The same with further settings and environment variables."""
+        return replace(self, overrides=(*self.overrides, *overrides), variables={**self.variables, **variables})
+
+    def asking(self, count: int) -> Case:
+        """The same with the first `count` questions."""
+        return replace(self.having(f"config.params.limit_samples={count}"), questions=Questions(count))
+
+    def words(self, url: str, output_dir: Path, *more: str) -> list[str]:
+        """The command line of a run against the endpoint at `url`."""
+        endpoint = ["--model_id", "m", "--model_type", "chat", "--model_url", url, "--output_dir", str(output_dir)]
+        overrides = ["--overrides", ",".join(self.overrides)] if self.overrides else []
+        return [*self.command, *endpoint, *overrides, *more]
 
     def start(self, url: str, output_dir: Path, *more: str) -> subprocess.Popen[bytes]:
         """A process of its own group that runs the harness against the endpoint at `url`."""
-        endpoint = ["--model_id", "m", "--model_type", "chat", "--model_url", url, "--output_dir", str(output_dir)]
         with (output_dir.parent / f"{output_dir.name}.log").open("ab") as log:
             return subprocess.Popen(
-                [*self.command, *endpoint, *more],
+                self.words(url, output_dir, *more),
                 env={**bare_environment(), **self.variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -107,8 +149,15 @@ class Case:
         results = yaml.safe_load((output_dir / "results.yml").read_text())["results"]
         if self.name == "mmlu_pro":
             return float(results["tasks"]["mmlu_pro"]["metrics"]["accuracy"]["scores"]["accuracy"]["value"])
+        if self.name == "probe":
+            return float(results["tasks"]["probe"]["metrics"]["accuracy"]["scores"]["accuracy"]["value"])
         (group,) = (found for name, found in results["groups"].items() if name == "mmlu_pro")
         return float(group["metrics"]["score"]["scores"]["micro"]["value"])
+
+    def coverage(self, output_dir: Path) -> dict[str, Any]:
+        """What a finished run says of its samples and requests."""
+        covered: dict[str, Any] = yaml.safe_load((output_dir / "results.yml").read_text())["coverage"]
+        return covered
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -135,15 +184,30 @@ def ours(tmp_path: Path) -> Case:
     questions = Questions(90)
     file = tmp_path / "questions.jsonl"
     file.write_text(questions.lines)
-    overrides = f"config.params.extra.dataset={json.dumps(str(file))},config.params.parallelism={PARALLELISM}"
     return Case(
         name="mmlu_pro",
         questions=questions,
-        command=[
-            *(sys.executable, "-m", "nemo_evaluator", "run_eval", "--eval_type", "mmlu_pro"),
-            *("--overrides", overrides),
-        ],
+        command=[sys.executable, "-m", "nemo_evaluator", "run_eval", "--eval_type", "mmlu_pro"],
         variables={"NEMO_EVALUATOR_HARNESS_PATH": str(ROOT / "harnesses"), "PATH": os.environ["PATH"]},
+        overrides=(
+            f"config.params.extra.dataset={json.dumps(str(file))}",
+            f"config.params.parallelism={PARALLELISM}",
+        ),
+    )
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Case:
+    """A harness of a few lines, which starts quickly; it counts the answers `yes`."""
+    folder = tmp_path / "harnesses" / "probe"
+    folder.mkdir(parents=True)
+    (folder / "framework.yml").write_text(_PROBE)
+    (folder / "output.py").write_text(_PROBE_PARSER)
+    return Case(
+        name="probe",
+        questions=Questions(0),
+        command=[sys.executable, "-m", "nemo_evaluator", "run_eval", "--eval_type", "probe"],
+        variables={"NEMO_EVALUATOR_HARNESS_PATH": str(folder.parent), "PATH": os.environ["PATH"]},
     )
 
 
@@ -155,18 +219,15 @@ def published(published_environment: Callable[[str], Any], tmp_path: Path) -> It
     with ExitStack() as stack:
         hub = stack.enter_context(FakeHub())
         hub.add_dataset("TIGER-Lab/MMLU-Pro", {"data/test.jsonl": questions.lines})
-        overrides = f"config.params.parallelism={PARALLELISM}"
         yield Case(
             name="simple_evals",
             questions=questions,
-            command=[
-                *(str(environment.root / "bin" / "nemo-evaluator"), "run_eval", "--eval_type", "mmlu_pro_aa_v3"),
-                *("--overrides", overrides),
-            ],
+            command=[str(environment.root / "bin" / "nemo-evaluator"), "run_eval", "--eval_type", "mmlu_pro_aa_v3"],
             variables={
                 "PATH": f"{environment.root / 'bin'}:{os.environ['PATH']}",
                 **hub.environment(tmp_path / "hub"),
             },
+            overrides=(f"config.params.parallelism={PARALLELISM}",),
         )
 
 
