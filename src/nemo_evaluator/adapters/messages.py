@@ -73,7 +73,7 @@ class Request:
         upstream: the name of the endpoint that it is for: `model`, or that of a judge.
         id: unique within the run.
         sample: which sample of the benchmark it is about, as the harness says (`X-Sample-Id`); None when it does not.
-        content_id: what stands for the sample where the harness does not say (`sample.sample_of`); None until asked for.
+        content_id: what stands for the sample where the harness names none (`sample.sample_of`); None until asked for.
         planned: how many samples the harness means to ask for (`X-Samples-Planned`); None when it does not say.
         attempt: 1, or more when the proxy repeats it.
     """

@@ -69,9 +69,9 @@ def requests(
 
     OUTPUT_DIR is the folder of the run, or the one that `caching_dir` named. The run may still be going on.
     """
-    from nemo_evaluator.adapters.store.borrowed import find_store  # noqa: PLC0415  `ls` must not pay for it
     from nemo_evaluator.adapters.store.reader import StoreReader  # noqa: PLC0415
     from nemo_evaluator.adapters.store.record import Selection  # noqa: PLC0415
+    from nemo_evaluator.core.run_store import store_of_run  # noqa: PLC0415  `ls` must not pay for it
 
     action, shown_id = _action(words, id_)
     if output is not None and action != "export":
@@ -84,7 +84,7 @@ def requests(
         finish_reason=finish_reason,
         text=text,
     )
-    with StoreReader(find_store(output_dir)) as reader:
+    with StoreReader(store_of_run(output_dir)) as reader:
         if shown_id is not None:
             _show(reader, shown_id, as_json=as_json)
         elif action == "export":

@@ -367,6 +367,7 @@ class _Run:
         if not settings.types:
             return
         try:
-            write_report(self.output_dir, types=settings.types)
+            size = {} if settings.size is None else {"most_requests": settings.size}
+            write_report(self.output_dir, types=settings.types, **size)
         except (OSError, ValueError) as error:
             self.options.notify(f"the report could not be written: {error}")

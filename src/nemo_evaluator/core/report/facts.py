@@ -9,7 +9,7 @@ from typing import Any
 from nemo_evaluator import strict_yaml
 from nemo_evaluator.core.report.histogram import Histogram, histogram
 from nemo_evaluator.core.report.notices import Notice, notices
-from nemo_evaluator.core.report.requests import Reads, Requests, collect_requests, requests_of
+from nemo_evaluator.core.report.requests import MAX_SHOWN, Reads, Requests, collect_requests, requests_of
 from nemo_evaluator.core.report.samples import FILE_NAME, Samples, ShownSample
 from nemo_evaluator.core.report.scores import ScoreRow, headline, members, score_rows
 from nemo_evaluator.core.report.text import number
@@ -77,7 +77,12 @@ class Report:
 
 
 def collect(
-    document: Mapping[str, Any], samples: Samples | None, metrics: Mapping[str, Any], reader: Reads | None = None
+    document: Mapping[str, Any],
+    samples: Samples | None,
+    metrics: Mapping[str, Any],
+    reader: Reads | None = None,
+    *,
+    most_requests: int = MAX_SHOWN,
 ) -> Report:
     """The report of a run.
 
@@ -86,6 +91,7 @@ def collect(
         samples: those that its harness left.
         metrics: its `eval_factory_metrics.json`.
         reader: its store of requests, if it has one.
+        most_requests: how many of them are shown.
 
     Raises:
         AttributeError, KeyError, TypeError: a part of them has another form.
@@ -112,7 +118,7 @@ def collect(
         samples_total=samples.count,
         kinds=samples.kinds,
         unreadable=samples.unreadable,
-        requests=collect_requests(reader) if reader else None,
+        requests=collect_requests(reader, most=most_requests) if reader else None,
         asked=requests_of(reader, [sample.name for sample in shown_samples]) if reader else {},
         run=tuple(_run(metrics)),
         provenance=tuple(_flat({key: value for key, value in provenance.items() if key != "command"})),

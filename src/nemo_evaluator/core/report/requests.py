@@ -90,6 +90,7 @@ class Requests:
 
 @dataclass(slots=True)
 class _Sums:
+    most: int
     latencies: array[float] = field(default_factory=lambda: array("d"))
     prompts: array[float] = field(default_factory=lambda: array("d"))
     completions: array[float] = field(default_factory=lambda: array("d"))
@@ -113,7 +114,7 @@ class _Sums:
 
     def keep(self, record: Record) -> None:
         kind = _kind(record)
-        if len(self.kept[kind]) < MAX_SHOWN:
+        if len(self.kept[kind]) < self.most:
             self.kept[kind].append(record)
         if kind == "answered":
             slowest = self.kept["slow"]
@@ -126,21 +127,21 @@ class _Sums:
         """Some of each kind, each record once."""
         self.kept["slow"] = sorted(self.kept["slow"], key=lambda one: -one.seconds)[:_SLOWEST]
         found: dict[int, Record] = {}
-        share = MAX_SHOWN // len(_KINDS)
+        share = self.most // len(_KINDS)
         for kind in _KINDS:
             found |= {record.id: record for record in self.kept[kind][:share]}
         for kind in _KINDS:
             for record in self.kept[kind]:
-                if len(found) >= MAX_SHOWN:
+                if len(found) >= self.most:
                     break
                 found.setdefault(record.id, record)
         order = {kind: place for place, kind in enumerate(_KINDS)}
         return sorted(found.values(), key=lambda record: (order[_kind(record)], record.id))
 
 
-def collect_requests(reader: Reads) -> Requests | None:
-    """The requests of a store, read once; None when it has none."""
-    sums, timeline = _Sums(), Timeline()
+def collect_requests(reader: Reads, *, most: int = MAX_SHOWN) -> Requests | None:
+    """The requests of a store, read once, at most `most` of them shown; None when it has none."""
+    sums, timeline = _Sums(most), Timeline()
     count = 0
     for record in reader.records(Selection()):
         count += 1

@@ -10,11 +10,12 @@ from typing import Any
 
 from nemo_evaluator import strict_yaml
 from nemo_evaluator.adapters.store.reader import StoreReader
-from nemo_evaluator.adapters.store.record import STORE_FILE
 from nemo_evaluator.core.report.facts import Report, collect
 from nemo_evaluator.core.report.page import render
+from nemo_evaluator.core.report.requests import MAX_SHOWN
 from nemo_evaluator.core.report.samples import read_samples
 from nemo_evaluator.core.results import RESULTS_FILE
+from nemo_evaluator.core.run_store import store_of_run
 from nemo_evaluator.core.runtime_metrics import METRICS_FILE
 from nemo_evaluator.errors import EvaluatorError, MisconfigurationError
 from nemo_evaluator.files import write_atomically
@@ -23,7 +24,12 @@ PAGE_FILE = "report.html"
 DATA_FILE = "report.json"
 
 
-def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json"), store: Path | None = None) -> Path:
+def write_report(
+    output_dir: Path,
+    *,
+    types: Collection[str] = ("html", "json"),
+    most_requests: int = MAX_SHOWN,
+) -> Path:
     """Write the report of the finished run in `output_dir`.
 
     The page needs nothing but itself: no network, no other file. Memory does not grow with the number of samples,
@@ -32,7 +38,7 @@ def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json"),
     Args:
         output_dir: the folder of the run.
         types: which files: `html`, the page, and `json`, its data.
-        store: the file with its requests; None for the one in the folder's `cache`, if there is any.
+        most_requests: how many of them the page shows.
 
     Returns:
         The page's file.
@@ -41,7 +47,7 @@ def write_report(output_dir: Path, *, types: Collection[str] = ("html", "json"),
         OSError: a file cannot be read or written.
         ValueError: `results.yml` or another file of the run is not what a run writes.
     """
-    report = _collect(output_dir, store or output_dir / "cache" / STORE_FILE)
+    report = _collect(output_dir, most_requests)
     if "json" in types:
         data = json.dumps(report.as_data(), indent=2, ensure_ascii=False, allow_nan=False)
         _write(output_dir / DATA_FILE, data + "\n")
@@ -59,7 +65,7 @@ def remove_report(output_dir: Path) -> None:
             (output_dir / name).unlink()
 
 
-def _collect(output_dir: Path, store: Path) -> Report:
+def _collect(output_dir: Path, most_requests: int) -> Report:
     results_file = output_dir / RESULTS_FILE
     try:
         document = strict_yaml.loads(results_file.read_bytes(), source=str(results_file))
@@ -67,8 +73,13 @@ def _collect(output_dir: Path, store: Path) -> Report:
         raise ValueError(str(error)) from error
     try:
         with contextlib.ExitStack() as stack:
-            reader = stack.enter_context(StoreReader(store)) if store.is_file() else None
-            return collect(document, read_samples(output_dir), _metrics(output_dir), reader)
+            reader = None
+            # A run may well have none: what it asked was not to be kept.
+            with contextlib.suppress(MisconfigurationError):
+                reader = stack.enter_context(StoreReader(store_of_run(output_dir)))
+            return collect(
+                document, read_samples(output_dir), _metrics(output_dir), reader, most_requests=most_requests
+            )
     except EvaluatorError as error:
         raise ValueError(str(error)) from error
     except (AttributeError, KeyError, TypeError) as error:
