@@ -43,6 +43,9 @@ EXCHANGE_FAILURES = (BrokenExchangeError, SilentError, TooSlowError, OSError, Up
 class Owner(Protocol):
     """Who keeps the connections."""
 
+    buffer: memoryview
+    """What a connection reads into; each read is parsed before the next one begins, so that one is enough for all."""
+
     def began(self, connection: ClientConnection, /) -> None:
         """An exchange is under way."""
         ...
@@ -52,7 +55,7 @@ class Owner(Protocol):
         ...
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """A connection. All methods are to be called in its event loop.
 
     Attributes:
@@ -164,7 +167,11 @@ class ClientConnection(asyncio.Protocol):
             self._finish(may_keep=False)
         self._break(None)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Where the transport puts what it reads."""
+        return self._owner.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Bytes of an answer, or of what nobody asked for."""
         answer = self._answer
         if answer is None:
@@ -173,10 +180,10 @@ class ClientConnection(asyncio.Protocol):
             return
         self._active = now = monotonic()
         if answer.head is None:
-            self._head_bytes += len(data)
+            self._head_bytes += nbytes
         may_keep = False
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._owner.buffer[:nbytes])
             may_keep = self._unsent is None
         except (HttpParserError, HttpParserUpgrade) as error:
             if not self._is_done:

@@ -19,6 +19,7 @@ seen before its next use; a request that meets that end halfway is sent once mor
 
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 _LEAST_CONNECTIONS, _OTHER_FILES = 8, 64
+_READ_BYTES = 256 * 1024
 _LEAST_SECONDS = KEEP_ALIVE_SECONDS / 1024
 _RECOVERY_SECONDS = 10.0
 _LONGEST_TICK, _SHORTEST_TICK = 1.0, 0.01
@@ -58,6 +59,7 @@ class Connections:
         self._total = total
         self._tick = max(_SHORTEST_TICK, min(_LONGEST_TICK, silence / _TICKS, total / _TICKS))
         self._loop = asyncio.get_running_loop()
+        self.buffer = memoryview(bytearray(_READ_BYTES))
         self._idle: list[ClientConnection] = []
         self._busy: set[ClientConnection] = set()
         self._most = _most_connections() if most is None else most

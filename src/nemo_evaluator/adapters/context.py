@@ -11,7 +11,7 @@ from nemo_evaluator.adapters.messages import MODEL
 from nemo_evaluator.adapters.stats import StatsRecorder
 from nemo_evaluator.adapters.upstream import Upstream
 
-EndKind = Literal["endpoint", "budget", "store", "interceptor"]
+EndKind = Literal["endpoint", "outage", "budget", "store", "interceptor"]
 """Whose doing the end of a run is."""
 
 Shared = TypeVar("Shared")

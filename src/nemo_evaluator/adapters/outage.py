@@ -203,7 +203,7 @@ class OutageGate:
         self._ends.end(
             f"the endpoint {self._origin} has been unreachable for {seconds:.0f} s ({self._reason}). What was answered "
             "is kept: start the same command again, when the endpoint is back, to go on.",
-            "endpoint",
+            "outage",
             status=503,
         )
         while self._let_go(is_probe=False):

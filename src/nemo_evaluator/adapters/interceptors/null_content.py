@@ -22,6 +22,9 @@ async def fill_null_content(response: Response) -> Response:
     """
     if response.status != _OK or not response.is_json:
         return response
+    body = response.body
+    if isinstance(body, bytes) and b"null" not in body and "Content-Encoding" not in response.headers:
+        return response
     body = await response.read()
     if not _NULL_CONTENT.search(body):
         return response
