@@ -5,6 +5,7 @@
     * MisconfigurationError      2   (the name that the compatible interface uses)
     * DefinitionError            2   a framework.yml is wrong
   * EndpointError                3   the model endpoint cannot be used
+    * EndpointAwayError          3   it was there and went away, for longer than the run waits
   * HarnessError                 4   the harness failed, or was ended by its time limit
   * ResultsError                 5   the harness ended well but its results cannot be read
   * SelfTestError                6   a self-test verdict differs from the expected one
@@ -42,6 +43,10 @@ class EndpointError(EvaluatorError):
     """The endpoint does not answer, refuses the key, or is not of the declared type."""
 
     exit_code = 3
+
+
+class EndpointAwayError(EndpointError):
+    """The endpoint was there and went away; what was answered is kept, and a start goes on when it is back."""
 
 
 class HarnessError(EvaluatorError):

@@ -121,7 +121,7 @@ async def test_an_outage_ends_the_run_for_all_who_wait() -> None:
     refuse(gate)
     await asyncio.gather(*await queue(gate, 5))
     assert "http://h:1 has been unreachable" in (ends.reason or "")
-    assert (ends.kind, ends.status) == ("endpoint", 503)
+    assert (ends.kind, ends.status) == ("outage", 503)
 
 
 @in_loop

@@ -47,6 +47,7 @@ from nemo_evaluator.core.watch import Watch
 from nemo_evaluator.errors import (
     BudgetError,
     DataError,
+    EndpointAwayError,
     EndpointError,
     EvaluatorError,
     HarnessError,
@@ -64,6 +65,7 @@ _ENGINE_ERRORS: Mapping[int, type[EvaluatorError]] = {
 }
 _ENDS: Mapping[EndKind, type[EvaluatorError]] = {
     "endpoint": EndpointError,
+    "outage": EndpointAwayError,
     "budget": BudgetError,
     "store": DataError,
     "interceptor": HarnessError,

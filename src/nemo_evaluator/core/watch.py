@@ -29,7 +29,7 @@ from nemo_evaluator.core.status_document import (
     upstream_document,
 )
 from nemo_evaluator.core.stop_signal import StopSignal
-from nemo_evaluator.errors import EvaluatorError, InterruptedRun, UsageError
+from nemo_evaluator.errors import EndpointAwayError, EvaluatorError, InterruptedRun, UsageError
 
 WRITE_SECONDS = 1.0
 SAMPLES_FILE = "samples.jsonl"
@@ -247,7 +247,7 @@ class Watch:
     def _end(self, error: BaseException | None) -> None:
         if error is None:
             self._state, code, reason = "finished", 0, None
-        elif isinstance(error, InterruptedRun | KeyboardInterrupt):
+        elif isinstance(error, InterruptedRun | KeyboardInterrupt | EndpointAwayError):
             self._state, code, reason = "interrupted", getattr(error, "exit_code", 130), str(error) or None
         else:
             code, reason = getattr(error, "exit_code", 1), f"{type(error).__name__}: {error}"

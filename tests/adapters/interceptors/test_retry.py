@@ -288,7 +288,7 @@ def test_an_outage_that_lasts_too_long_ends_the_run() -> None:
         assert {reply.json()["error"]["type"] for reply in replies} == {"run_ended"}
         reason = proxy.ends.reason or ""
         assert f"127.0.0.1:{port} has been unreachable for 1 s" in reason
-        assert proxy.ends.kind == "endpoint"
+        assert proxy.ends.kind == "outage"
         sent = proxy.stats().sent
         assert Client().post(proxy.url, chat("d")).status == 503
         assert proxy.stats().sent == sent
