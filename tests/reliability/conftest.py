@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -236,3 +237,15 @@ def case(request: pytest.FixtureRequest) -> Case:
     """Each of the two in turn."""
     found: Case = request.getfixturevalue(request.param)
     return found
+
+
+def wait_for(what: Callable[[], Any], seconds: float = RUN_SECONDS) -> None:
+    """Wait until `what` is true.
+
+    Raises:
+        AssertionError: it has not come true in time.
+    """
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain"
+        time.sleep(0.01)
