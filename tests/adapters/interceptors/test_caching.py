@@ -203,6 +203,7 @@ def test_keys_are_in_no_file(
     monkeypatch.setenv("SOME_API_KEY", "a-key-in-the-environment")
     proxy = runs.start()
     headers = {"Authorization": f"Bearer {KEY}", "X-Api-Key": KEY, "Cookie": KEY}
+    model.headers = {"X-Asked-With": f"Bearer {KEY}", "X-Gateway": "a-key-in-the-environment", "X-Model": "m1"}
     url = f"{proxy.url}?api_key={KEY}"
     client.post(url, {"a": 1}, headers=headers)
     client.post(url, {"a": KEY}, headers=headers)
@@ -213,6 +214,7 @@ def test_keys_are_in_no_file(
     with StoreReader(runs.folder / "cache" / "requests.db") as reader:
         assert reader.count() == 4
         said = str([(record, reader.texts(record.id)) for record in reader.records()]) + caplog.text
+    assert "X-Model" in said
     for secret in (KEY, "a-key-in-the-environment"):
         assert secret not in said
         assert all(secret.encode() not in file.read_bytes() for file in runs.folder.rglob("*") if file.is_file())

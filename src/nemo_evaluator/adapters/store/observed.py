@@ -131,16 +131,26 @@ class Observer:
     def _hide(self, entry: NewEntry, request: Request) -> None:
         """Take the harness's key out of the texts; an answer that has it is not given again."""
         authorization = request.headers.get("Authorization")
-        if not authorization:
-            return
-        secret = _credential(authorization)
-        if len(secret) < _SHORTEST_SECRET:
+        secret = _credential(authorization) if authorization else b""
+        has_secret = len(secret) >= _SHORTEST_SECRET
+        self._hide_headers(entry, secret.decode(errors="surrogateescape") if has_secret else None)
+        if not has_secret:
             return
         if entry.request and secret in entry.request:
             entry.request = entry.request.replace(secret, _HIDDEN)
         if entry.response and secret in entry.response:
             entry.response = entry.response.replace(secret, _HIDDEN)
             entry.identity = None
+
+    def _hide_headers(self, entry: NewEntry, key: str | None) -> None:
+        """Leave out the headers in which the endpoint repeats a secret."""
+        secrets = self._secrets if key is None else (*self._secrets, key)
+        values = "\n".join([value for _, value in entry.headers])
+        repeated = [secret for secret in secrets if secret in values]
+        if repeated:
+            entry.headers = [
+                (name, value) for name, value in entry.headers if not any(secret in value for secret in repeated)
+            ]
 
 
 def _said(body: bytes) -> str:
