@@ -17,9 +17,9 @@ import pytest
 from tests.compat.conftest import bare_environment
 from tests.core.conftest import Request, Response, Script, ScriptedServer
 from tests.core.conftest import serve as serve  # noqa: PLC0414  a fixture, shared
-from tests.reliability.conftest import ROUNDS, RUN_SECONDS, Case, tree
+from tests.reliability.conftest import ROUNDS, RUN_SECONDS, Case, Questions, tree
 
-from nemo_evaluator.testing import FakeEndpoint
+from nemo_evaluator.testing import FakeEndpoint, ModelRequest
 
 RUNS = 64 if ROUNDS else 6
 PROCESSES, PROXIES = (20, 20) if ROUNDS else (6, 5)
@@ -32,9 +32,7 @@ def test_runs_side_by_side_do_not_mix(ours: Case, tmp_path: Path) -> None:
     with ExitStack() as stack:
         # Every second run's model is right throughout, the others' is wrong.
         endpoints = [
-            stack.enter_context(
-                FakeEndpoint(lambda request, right=right: _letter(case, request.prompt, right), model_id="m")
-            )  # type: ignore[misc]  # the loop's value
+            stack.enter_context(FakeEndpoint(_model(case.questions, right=right), model_id="m"))
             for right in (False, True)
         ]
         folders = [tmp_path / "root" / f"run{number}" for number in range(RUNS)]
@@ -55,12 +53,15 @@ def test_runs_side_by_side_do_not_mix(ours: Case, tmp_path: Path) -> None:
     assert peak < RUNS * 200 * MEBIBYTE
 
 
-def _letter(case: Case, prompt: str, right: bool) -> str:  # noqa: FBT001  a value of a comprehension
-    _, found, rest = prompt.partition("Which is letter ")
-    if not found:
-        return "ok"
-    rows = case.questions.rows
-    return f"Answer: {rows[(int(rest[:4]) + (not right)) % len(rows)]['answer']}"
+def _model(questions: Questions, *, right: bool) -> Callable[[ModelRequest], str]:
+    """Answers all questions right, or all of them wrong."""
+
+    def answer(request: ModelRequest) -> str:
+        _, found, rest = request.prompt.partition("Which is letter ")
+        number = int(rest[:4]) if found else 0
+        return f"Answer: {questions.rows[(number + (not right)) % questions.count]['answer']}"
+
+    return answer
 
 
 def _memory(pid: int) -> int:
