@@ -305,9 +305,10 @@ def test_a_dry_run_shows_the_chains(
 
     captured = capsys.readouterr()
     assert "s3cret" not in captured.out + captured.err
-    command, _, chains = captured.out.partition("\n\nRendered command:\n\n")[2].partition("\n\n# Adapter chain: ")
+    command = captured.out.partition("\n\nRendered command:\n\n")[2]
+    chains = captured.err.partition("\nAdapter chain: ")[2]
     assert "--judge 'http://j/v1?key=<redacted>'" in command
-    lines = [line.removeprefix("#").split() for line in chains.splitlines()[1:]]
+    lines = [line.split() for line in chains.splitlines()[1:]]
     assert [line[:2] for line in lines if line] == [
         ["model", "http://m/v1/chat/completions"],
         ["harness", "stamp"],

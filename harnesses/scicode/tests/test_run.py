@@ -145,15 +145,15 @@ def test_other_settings_are_not_mixed_in(evaluate: Evaluate, finished: Path, tmp
 
 def test_a_failed_request_is_no_zero_and_is_asked_again(evaluate: Evaluate, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with FakeEndpoint("I do not know.", faults=["html,at=5"]) as endpoint:
+    with FakeEndpoint("I do not know.", faults=["html,at=5+6+7"]) as endpoint:
         ended_early = evaluate(endpoint, out)
 
     assert ended_early.returncode == 4
     assert "8 of 12 answers could not be had, more than the share of 0.1" in ended_early.stderr
     assert not (out / "results.yml").exists()
 
-    # Request 0 tries the endpoint, request n asks for step n, and a request is tried twice.
-    with FakeEndpoint("I do not know.", faults=["500,at=3+4"]) as endpoint:
+    # Request 0 tries the endpoint, request n asks for step n, and the proxy asks three times, the harness twice.
+    with FakeEndpoint("I do not know.", faults=["500,at=3+4+5+6+7+8"]) as endpoint:
         again = evaluate(endpoint, out)
 
     assert again.returncode == 0, again.stderr

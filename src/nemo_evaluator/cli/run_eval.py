@@ -113,7 +113,8 @@ def _print_plan(resolved: Resolved) -> None:
     for notice in resolved.notices:
         _notify(notice)
     click.echo(f"Rendered config:\n\n{strict_yaml.dumps(written)}\n\nRendered command:\n\n{command}")
-    click.echo(f"\n{chain_text(routes)}")
+    # Standard output has the compatible texts alone: scripts read the command from there.
+    click.echo(f"\n{chain_text(routes)}", err=True)
 
 
 def _run(resolved: Resolved, *, preflight: bool, replay: bool, as_json: bool, level: str | None) -> None:

@@ -11,15 +11,12 @@ from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.third_party import ThirdParty
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 
-HEADING = "# Adapter chain: requests pass from top to bottom, answers from bottom to top"
+HEADING = "Adapter chain: requests pass from top to bottom, answers from bottom to top"
 
 
 def chain_text(routes: Iterable[Route]) -> str:
-    """One line for each link with its stage and parameters, outermost first, endpoint by endpoint.
-
-    Each line is a comment for the shell: what stands below a rendered command may be run with it.
-    """
-    return "\n".join([HEADING, *(f"# {line}".rstrip() for route in routes for line in _lines(route))])
+    """One line for each link with its stage and parameters, outermost first, endpoint by endpoint."""
+    return "\n".join([HEADING, *(line.rstrip() for route in routes for line in _lines(route))])
 
 
 def _lines(route: Route) -> Iterator[str]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -223,7 +225,8 @@ def _as_nobody(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     for file in folder.iterdir():
         file.chmod(0o444)
     folder.chmod(0o555)
-    for parent in folder.parents[:3]:
+    ours = itertools.takewhile(lambda parent: parent != Path(tempfile.gettempdir()), folder.parents)
+    for parent in ours:
         parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
     # Not from the start: the interpreter itself may lie where only root can read.
     return subprocess.run(
