@@ -2,7 +2,7 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format docs lock images images-test bench clean
+.PHONY: help setup quickstart test soak lint format docs lock images images-test bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-zA-Z%\/-]*:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ quickstart: setup ## Run one benchmark end to end (MODEL_URL, MODEL_ID, API_KEY_
 
 test: setup ## Run all tests (REQUIRE_DOCKER=1: fail where an engine is missing)
 	@$(BIN)/pytest $(ARGS)
+
+soak: setup ## Kill, starve and crowd whole runs for about half an hour (SOAK_ROUNDS; as root, with libfaketime)
+	@SOAK_ROUNDS=$${SOAK_ROUNDS:-10} $(BIN)/pytest tests/reliability tests/reliability/soak.py $(ARGS)
 
 lint: setup ## Check style, types and shell scripts
 	@$(BIN)/ruff check .

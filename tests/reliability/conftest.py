@@ -23,10 +23,10 @@ from nemo_evaluator.testing import FakeHub, ModelRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 LETTERS = "ABCDEFGHIJ"
-RUN_SECONDS = 120.0
-PARALLELISM = 8
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "0"))
 """How often `make soak` repeats what has an element of chance; 0 in the quick suite."""
+RUN_SECONDS = 900.0 if ROUNDS else 120.0
+PARALLELISM = 8
 PREFLIGHT_REQUESTS = 3
 """Most that one start asks before the harness does."""
 
