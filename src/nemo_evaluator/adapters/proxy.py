@@ -17,9 +17,9 @@ from typing import Any
 
 from nemo_evaluator import env
 from nemo_evaluator.adapters.chain import check_endpoint_type
-from nemo_evaluator.adapters.collector import seldom
 from nemo_evaluator.adapters.context import Context, Ends
 from nemo_evaluator.adapters.endpoint import Endpoint
+from nemo_evaluator.adapters.garbage import seldom_collected
 from nemo_evaluator.adapters.interceptor import Closes, NamedInterceptor, compose
 from nemo_evaluator.adapters.interceptors.null_content import fill_null_content
 from nemo_evaluator.adapters.messages import MODEL, Request, Response
@@ -282,7 +282,7 @@ def running_proxy(
     except BaseException:
         listener.close()
         raise
-    with seldom():
+    with seldom_collected():
         proxy.start()
         try:
             yield proxy

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nemo_evaluator.adapters.collector import YOUNG, seldom
+from nemo_evaluator.adapters.garbage import YOUNG, seldom_collected
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +17,8 @@ def threshold() -> Iterator[None]:
 
 
 def test_cycles_are_searched_for_less_often_while_somebody_wants_it() -> None:
-    with seldom():
-        with seldom():
+    with seldom_collected():
+        with seldom_collected():
             assert gc.get_threshold() == (YOUNG, 10, 10)
         assert gc.get_threshold() == (YOUNG, 10, 10)
     assert gc.get_threshold() == (700, 10, 10)
@@ -27,6 +27,6 @@ def test_cycles_are_searched_for_less_often_while_somebody_wants_it() -> None:
 @pytest.mark.parametrize("own", [0, YOUNG + 1])
 def test_a_process_that_chose_for_itself_keeps_its_choice(own: int) -> None:
     gc.set_threshold(own, 10, 10)
-    with seldom():
+    with seldom_collected():
         assert gc.get_threshold() == (own, 10, 10)
     assert gc.get_threshold() == (own, 10, 10)

@@ -17,7 +17,7 @@ _former: tuple[int, int, int] | None = None
 
 
 @contextlib.contextmanager
-def seldom() -> Iterator[None]:
+def seldom_collected() -> Iterator[None]:
     """While this lasts, in any thread, cycles are searched for less often; several users may overlap.
 
     A process that has set its own, higher threshold, or none at all, keeps it.
