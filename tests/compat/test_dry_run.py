@@ -50,7 +50,8 @@ def test_a_dry_run_prints_the_configuration_and_the_command(
         *("--model_id", "my-model", "--model_type", "chat", "--model_url", URL),
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("\nAdapter chain: ")
     head, _, command = done.stdout.partition("\n\n\nRendered command:\n\n")
     assert head.startswith("Rendered config:\n\n")
     configuration = yaml.safe_load(head.partition("\n\n")[2])

@@ -22,7 +22,8 @@ def dry_run(environment: PublishedEnvironment, task: str, **variables: str) -> t
         *("--model_url", "http://localhost:8000", "--output_dir", "./evaluation_results", "--dry_run"),
         **variables,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("\nAdapter chain: ")
     head, _, command = done.stdout.partition("\n\n\nRendered command:\n\n")
     assert head.startswith("Rendered config:\n\n")
     return yaml.safe_load(head.partition("\n\n")[2]), shlex.split(command)
