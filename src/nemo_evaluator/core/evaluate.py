@@ -212,7 +212,7 @@ class _Run:
         written = document(self.evaluation)
         # A start that is refused leaves what the folder says of the former one.
         refuse_other_run(self.output_dir, written)
-        with self.watch:
+        with self.watch, output_folder.naming_full_disk(self.output_dir):
             return self.run_watched(written)
 
     def run_watched(self, written: dict[str, Any]) -> Outcome:

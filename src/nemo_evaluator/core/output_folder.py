@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from nemo_evaluator.errors import MisconfigurationError
+from nemo_evaluator.errors import EvaluatorError, MisconfigurationError
 
 MIN_FREE_BYTES = 200 * 1024 * 1024
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def create(output_dir: Path) -> None:
@@ -28,6 +31,24 @@ def create(output_dir: Path) -> None:
         raise MisconfigurationError(
             f"the output directory {output_dir} cannot be made: {error.strerror}; "
             "config.output_dir (--output_dir) must be a folder that this user may write to"
+        ) from error
+
+
+@contextlib.contextmanager
+def naming_full_disk(output_dir: Path) -> Iterator[None]:
+    """Say what to do when there is no room for a file of the run.
+
+    Raises:
+        EvaluatorError: in place of the OSError that says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise EvaluatorError(
+            f"the disk of {output_dir} is full ({error.strerror}), so the run cannot be finished. What was stored "
+            "before is kept: make room and start the same command again to go on"
         ) from error
 
 
