@@ -80,15 +80,18 @@ def test_headers_that_choose_the_interface_count(header: str) -> None:
     assert of(headers={header: "one"}) == of(headers={header.lower(): "one"})
 
 
-def test_headers_that_the_configuration_set_count_unless_they_are_secret() -> None:
-    def with_header(value: str) -> bytes:
+def test_headers_that_the_configuration_set_count_unless_they_are_credentials() -> None:
+    def with_header(value: str, name: str = "X-Team") -> bytes:
         request = Request("POST", URL, CIMultiDict({"X-Team": "harness"}), b"{}")
-        request.headers["X-Team"] = value
+        request.headers[name] = value
         return identify(request).key
 
     assert with_header("harness") == of(headers={"X-Team": "anything"})
     assert len({with_header("harness"), with_header("a"), with_header("b")}) == 3
-    assert with_header(Secret("a")) == with_header("harness")
+    # Hidden values count as well: tenant one must not get the answers of tenant two.
+    assert len({with_header(Secret("a")), with_header(Secret("b")), with_header("harness")}) == 3
+    for name in ("Authorization", "X-Gateway-Key", "Cookie"):
+        assert with_header(Secret("a"), name) == with_header(Secret("b"), name) == with_header("harness")
 
 
 def test_the_loose_key_leaves_out_the_value_of_the_seed_only() -> None:

@@ -13,9 +13,10 @@ from urllib.parse import unquote, urlsplit
 import orjson
 
 from nemo_evaluator.adapters.messages import Request
-from nemo_evaluator.adapters.redaction import is_credential_name, is_secret_header
+from nemo_evaluator.adapters.redaction import Secret, is_credential_name
 
 KEY_BYTES = 16
+_HIDDEN = b"value of a header"
 
 _MAY_NOT_BE_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")
 _CHANGES_ANSWERS = re.compile(r"openai-|anthropic-|(?:.*[-_])?api[-_]version$")
@@ -57,8 +58,8 @@ def identify(request: Request) -> Identity:
 
     It covers the method, the endpoint's address (without user information and credential-like parameters of the query),
     the body (JSON whatever the order of its keys and its blanks; anything else byte for byte), headers that choose the
-    interface (`openai-*`, `anthropic-*`, `*api-version`), and headers that the configuration added or changed.
-    Credentials are never part of it.
+    interface (`openai-*`, `anthropic-*`, `*api-version`), and headers that the configuration added or changed; of those
+    whose values are hidden elsewhere, a digest of the value. Headers that are credentials by their name are never part.
     """
     address, query = _address(request.url)
     digest = blake2b(digest_size=KEY_BYTES)
@@ -123,11 +124,23 @@ def _headers(request: Request) -> str:
         if kind is None:
             continue
         lower, counts_always = kind
-        if (counts_always or received.get(lower) != value) and not is_secret_header(name, value):
-            found.append(f"{lower}:{value}")
+        if counts_always or received.get(lower) != value:
+            found.append(f"{lower}:{_shown(value)}")
     if len(found) > 1:
         found.sort()
     return "\n".join(found)
+
+
+def _shown(value: str) -> str:
+    """`value`, or a digest of one that is hidden elsewhere: another tenant or stage must not get the same answers."""
+    if not isinstance(value, Secret):
+        return value
+    return blake2b(value.encode(errors="surrogatepass"), digest_size=KEY_BYTES, key=_HIDDEN).hexdigest()
+
+
+def may_change_answers(header: str) -> bool:
+    """Whether a header that the configuration adds counts: it is no credential by its name, and says something."""
+    return _kind(header) is not None
 
 
 @lru_cache(maxsize=1024)
