@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -205,10 +205,6 @@ class ChainConfig(_Strict):
     def was_changed(self, name: str) -> bool:
         """Whether the field `name` differs from its default."""
         return bool(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True))
-
-    def with_set(self, **values: Any) -> Self:
-        """A copy with `values` in place of the fields of these names, validated."""
-        return type(self).model_validate({**self.model_dump(), **values})
 
 
 class UpstreamConfig(ChainConfig):
