@@ -89,7 +89,12 @@ def test_any_name_is_a_label() -> None:
 
 
 def test_they_are_served_on_loopback() -> None:
-    with serving_metrics(0, lambda: "up 1\n") as url:
+    with serving_metrics(0) as listener:
+        assert listener is not None
+        url = listener.url
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(url, timeout=5).read()
+        listener.text = lambda: "up 1\n"
         assert url.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(url, timeout=5) as response:
             assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -99,7 +104,8 @@ def test_they_are_served_on_loopback() -> None:
 
 
 def test_a_port_in_use_is_named() -> None:
-    with serving_metrics(0, str) as url:
-        port = int(url.split(":")[2].split("/")[0])
-        with pytest.raises(MisconfigurationError, match=f"metrics_port: 127.0.0.1:{port}"), serving_metrics(port, str):
+    with serving_metrics(0) as listener:
+        assert listener is not None
+        port = int(listener.url.split(":")[2].split("/")[0])
+        with pytest.raises(MisconfigurationError, match=f"metrics_port: 127.0.0.1:{port}"), serving_metrics(port):
             pass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from nemo_evaluator import ApiEndpoint, EndpointType, EvaluationConfig, Evaluati
 from nemo_evaluator.adapters.adapter_config import AdapterConfig, InterceptorConfig, UpstreamConfig
 from nemo_evaluator.api.api_dataclasses import ConfigParams
 from nemo_evaluator.cli.main import main
-from nemo_evaluator.errors import DataError, EndpointError, MisconfigurationError
+from nemo_evaluator.core.layers import run_config_layer
+from nemo_evaluator.errors import DataError, EndpointError, MisconfigurationError, UsageError
 from nemo_evaluator.testing import FakeEndpoint
 
 HARNESS = Path(__file__).with_name("judged_harness.py")
@@ -211,6 +213,7 @@ def test_a_replay_without_an_answer_fails(
     tmp_path: Path, model: FakeEndpoint, judge: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, model, f"{judge.url}/v1")
+    found = {name: (tmp_path / name).read_bytes() for name in ("results.yml", "report.html")}
     asked = (model.count, judge.count)
     monkeypatch.setenv("QUESTION", "another question")
 
@@ -218,7 +221,29 @@ def test_a_replay_without_an_answer_fails(
         run(tmp_path, model, f"{judge.url}/v1", replay=True)
 
     assert (model.count, judge.count) == asked
-    assert not (tmp_path / "results.yml").exists()
+    # It found nothing that could stand in the place of what the run found.
+    assert {name: (tmp_path / name).read_bytes() for name in found} == found
+
+
+def test_a_replay_of_nothing_leaves_nothing_behind(tmp_path: Path, model: FakeEndpoint) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "missing"):
+        with pytest.raises(MisconfigurationError, match=r"there is none: .*requests\.db does not exist"):
+            run(folder, model, None, replay=True)
+
+    assert not (tmp_path / "missing").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert model.count == 0
+
+
+def test_a_port_in_use_is_told_before_anything_is_asked_or_made(tmp_path: Path, model: FakeEndpoint) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(MisconfigurationError, match=f"metrics_port: 127.0.0.1:{port} cannot be listened on"):
+            run(tmp_path / "out", model, None, metrics_port=port)
+
+    assert model.count == 0
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("adapter", [{"use_caching": False}, {"interceptors": ["reasoning"]}])
@@ -327,3 +352,61 @@ def test_a_dry_run_shows_the_chains(
     assert str(tmp_path / "stamp.py") in chains
     assert not (tmp_path / "out").exists()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["harnesses", "stamp.py"]
+
+
+IN_ENVIRONMENT = {"from_env": {"X-Tenant": "TENANT"}, "set": {"X-Gateway-Key": {"env": "GATEWAY_KEY"}}}
+
+
+@pytest.mark.parametrize("link", ["payload_modifier", "headers"])
+def test_a_run_goes_on_with_another_key_but_not_with_another_hidden_header(
+    tmp_path: Path, model: FakeEndpoint, judge: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    def start(tenant: str, key: str) -> None:
+        monkeypatch.setenv("TENANT", tenant)
+        monkeypatch.setenv("GATEWAY_KEY", key)
+        added = {"X-Tenant": tenant, "X-Gateway-Key": key}
+        adapter: dict[str, Any] = {"headers": IN_ENVIRONMENT} if link == "headers" else {"headers_to_add": added}
+        run(tmp_path, model, f"{judge.url}/v1", **adapter)
+
+    start("tenant-one", "gateway-s3cret-1")
+    asked = model.count
+    start("tenant-one", "gateway-s3cret-2")
+    # The preflight asks.
+    assert model.count - asked <= 1
+
+    with pytest.raises(UsageError, match="the header 'X-Tenant' has another value"):
+        start("tenant-two", "gateway-s3cret-2")
+
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert not [word for word in (b"tenant-one", b"tenant-two", b"s3cret") if word in written]
+
+
+def test_a_run_goes_on_with_the_same_code_of_an_interceptor_only(
+    tmp_path: Path, model: FakeEndpoint, judge: FakeEndpoint
+) -> None:
+    (tmp_path / "links").mkdir()
+    file = tmp_path / "links" / "theirs.py"
+    code = (
+        "from nemo_evaluator.adapters import register_for_adapter\n"
+        "@register_for_adapter('theirs')\n"
+        "async def pass_on(request, call_next):\n    return await call_next(request)\n"
+    )
+
+    def start() -> dict[str, Any]:
+        adapter: dict[str, Any] = {
+            "interceptors": ["caching", "theirs"],
+            "discovery": {"dirs": [str(tmp_path / "links")]},
+        }
+        return run(tmp_path / "out", model, f"{judge.url}/v1", **adapter)
+
+    file.write_text(code)
+    first = start()
+    assert start()["results"] == first["results"]
+    file.write_text(f"{code}# something else\n")
+
+    with pytest.raises(UsageError, match="the code of the interceptor 'theirs' is not that of the run"):
+        start()
+
+    # What was written is a configuration all the same.
+    layer = run_config_layer(yaml.safe_load((tmp_path / "out" / "run_config.yml").read_text()), source="run_config.yml")
+    assert layer.values["fingerprint"]["code"].keys() == {"theirs"}

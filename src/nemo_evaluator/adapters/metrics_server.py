@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,20 +17,35 @@ PATH = "/metrics"
 _POLL_SECONDS = 0.1
 
 
+@dataclass(slots=True)
+class MetricsListener:
+    """A listener that is there, whether or not there are numbers yet.
+
+    Attributes:
+        url: where it answers.
+        text: makes the answer; called from threads of the listener. None as long as there are no numbers.
+    """
+
+    url: str
+    text: Callable[[], str] | None = None
+
+
 @contextlib.contextmanager
-def serving_metrics(port: int, text: Callable[[], str]) -> Iterator[str]:
+def serving_metrics(port: int | None) -> Iterator[MetricsListener | None]:
     """Serve `GET /metrics` on loopback until the end of the block.
 
     Args:
-        port: where to listen; 0 lets the kernel choose.
-        text: makes the answer; called from threads of the listener.
+        port: where to listen; 0 lets the kernel choose. None to serve nothing.
 
     Yields:
-        The URL.
+        The listener; None when nothing is served.
 
     Raises:
         MisconfigurationError: the port cannot be listened on.
     """
+    if port is None:
+        yield None
+        return
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10.0
@@ -38,7 +54,10 @@ def serving_metrics(port: int, text: Callable[[], str]) -> Iterator[str]:
             if self.path.partition("?")[0] != PATH:
                 self.send_error(404)
                 return
-            body = text().encode()
+            if listener.text is None:
+                self.send_error(503, "the run has not begun")
+                return
+            body = listener.text().encode()
             self.send_response(200)
             self.send_header("Content-Type", CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))
@@ -61,10 +80,11 @@ def serving_metrics(port: int, text: Callable[[], str]) -> Iterator[str]:
             f"target.api_endpoint.adapter_config.metrics_port: {HOST}:{port} cannot be listened on: {error}. "
             "0 lets the system choose a port"
         ) from error
+    listener = MetricsListener(f"http://{HOST}:{server.server_port}{PATH}")
     thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), name="metrics", daemon=True)
     thread.start()
     try:
-        yield f"http://{HOST}:{server.server_port}{PATH}"
+        yield listener
     finally:
         server.shutdown()
         thread.join()

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nemo_evaluator import env, strict_yaml
 from nemo_evaluator.adapters.context import EndKind, Ends
-from nemo_evaluator.adapters.metrics_server import serving_metrics
+from nemo_evaluator.adapters.metrics_server import MetricsListener, serving_metrics
 from nemo_evaluator.adapters.post_eval_report import report_settings
 from nemo_evaluator.adapters.proxy import ProxyOptions, running_proxy
 from nemo_evaluator.adapters.redaction import redact_url
+from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.routes import at, replaced_parameters, resolve_routes
 from nemo_evaluator.adapters.stats import ProxyStats
 from nemo_evaluator.api.adapter_config import AdapterConfig
 from nemo_evaluator.api.api_dataclasses import EvaluationConfig, EvaluationResult, EvaluationTarget
-from nemo_evaluator.core import output_folder
+from nemo_evaluator.core import output_folder, results
 from nemo_evaluator.core.available import get_available_evaluations
 from nemo_evaluator.core.coverage import coverage, refuse_unanswered
 from nemo_evaluator.core.definitions import discover
 from nemo_evaluator.core.document import document, written_command
 from nemo_evaluator.core.endpoint_keys import check_keys
+from nemo_evaluator.core.fingerprint import FINGERPRINT, fingerprint
 from nemo_evaluator.core.former_run import RUN_CONFIG_FILE, refuse_other_run
 from nemo_evaluator.core.harness_environment import harness_environment
 from nemo_evaluator.core.layers import Layer, Settings
@@ -39,7 +40,6 @@ from nemo_evaluator.core.render import render_command
 from nemo_evaluator.core.replay import replayed
 from nemo_evaluator.core.report import remove_report, write_report
 from nemo_evaluator.core.resolve import Resolved, resolve
-from nemo_evaluator.core.results import parse_results, read_summary, set_previous_aside, write_results
 from nemo_evaluator.core.runtime_metrics import record
 from nemo_evaluator.core.stop_signal import StopSignal
 from nemo_evaluator.core.supervise import HarnessExit, supervise
@@ -161,9 +161,18 @@ def run(resolved: Resolved, options: RunOptions) -> Outcome:
     assert resolved.evaluation.config.output_dir is not None
     output_dir = Path(resolved.evaluation.config.output_dir)
     stop = options.stop or StopSignal()
-    output_folder.create(output_dir)
-    with stop.handling(), hold(output_dir) as lock:
-        return _Run(resolved, options, stop=stop, output_dir=output_dir, lock=lock).run()
+    routes = resolve_routes(resolved.evaluation, output_dir)
+    if options.replay:
+        routes = replayed(routes, output_dir)
+    endpoint = resolved.evaluation.target.api_endpoint
+    adapter = endpoint.adapter_config if endpoint else None
+    # A port in use is found before anything is made or asked.
+    with serving_metrics(adapter.metrics_port if adapter else None) as metrics:
+        output_folder.create(output_dir)
+        with stop.handling(), hold(output_dir) as lock:
+            return _Run(
+                resolved, options, routes=routes, stop=stop, output_dir=output_dir, lock=lock, metrics=metrics
+            ).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +193,15 @@ class _Run:
     """The stages of one run, in order; what a later stage needs of an earlier one is an attribute."""
 
     def __init__(
-        self, resolved: Resolved, options: RunOptions, *, stop: StopSignal, output_dir: Path, lock: int
+        self,
+        resolved: Resolved,
+        options: RunOptions,
+        *,
+        routes: tuple[Route, ...],
+        stop: StopSignal,
+        output_dir: Path,
+        lock: int,
+        metrics: MetricsListener | None,
     ) -> None:
         self.resolved = resolved
         self.evaluation = resolved.evaluation
@@ -192,11 +209,11 @@ class _Run:
         self.stop = stop
         self.output_dir = output_dir
         self.lock = lock
+        self.metrics = metrics
         self.started = time.time()
         endpoint = self.evaluation.target.api_endpoint
         assert endpoint is not None
-        routes = resolve_routes(self.evaluation, output_dir)
-        self.routes = replayed(routes, output_dir) if options.replay else routes
+        self.routes = routes
         self.watch = Watch(
             output_dir,
             stop=stop,
@@ -207,24 +224,38 @@ class _Run:
             },
             observer=options.progress,
         )
+        if metrics:
+            metrics.text = self.watch.metrics
+            options.notify(f"metrics are served at {metrics.url}")
 
     def run(self) -> Outcome:
         written = document(self.evaluation)
+        recognised = {**written, FINGERPRINT: fingerprint(self.routes, os.environ)}
         # A start that is refused leaves what the folder says of the former one.
-        refuse_other_run(self.output_dir, written)
+        refuse_other_run(self.output_dir, recognised)
         with self.watch, output_folder.naming_full_disk(self.output_dir):
-            return self.run_watched(written)
+            return self.run_watched(written, recognised)
 
-    def run_watched(self, written: dict[str, Any]) -> Outcome:
+    def run_watched(self, written: dict[str, Any], recognised: dict[str, Any]) -> Outcome:
         """The run itself, while its status is told."""
         if self.options.preflight:
             self.watch.enter("preflight")
             self.preflight()
         self.stop.raise_if_requested()
-        set_previous_aside(self.output_dir)
+        # A replay that finds no answer has nothing to put in the place of what the run found.
+        with results.without_former_summary(self.output_dir, is_kept=self.options.replay):
+            if not self.options.replay:
+                self.set_former_aside()
+            write_atomically(self.output_dir / RUN_CONFIG_FILE, strict_yaml.dumps(recognised, sort_keys=True))
+            return self.scored(self.harness(), written)
+
+    def set_former_aside(self) -> None:
+        """Take away what an earlier start found."""
+        results.set_previous_aside(self.output_dir)
         remove_report(self.output_dir)
-        write_atomically(self.output_dir / RUN_CONFIG_FILE, strict_yaml.dumps(written, sort_keys=True))
-        ran = self.harness()
+
+    def scored(self, ran: _Ran, written: dict[str, Any]) -> Outcome:
+        """What the harness that ran found, written."""
         record(
             self.output_dir,
             ran.ended,
@@ -233,7 +264,7 @@ class _Run:
             blocks=ran.stats.blocks,
         )
         self.refuse_failure(ran)
-        result = parse_results(self.resolved.framework, self.output_dir)
+        result = results.parse_results(self.resolved.framework, self.output_dir)
         self.stop.raise_if_requested()
         with self.stop.deferred():
             return self.write(result, written, ran)
@@ -264,8 +295,7 @@ class _Run:
         progress = self.options.progress
         with (
             running_proxy(model, others=others, options=proxy_options) as proxy,
-            self.metrics() as metrics_url,
-            self.watch.observing(proxy, metrics_url=metrics_url),
+            self.watch.observing(proxy, metrics_url=self.metrics.url if self.metrics else None),
         ):
             urls = {name: proxy.url_of(name) for name in proxy.names}
             command = render_command(self.evaluation, url=proxy.url, replaced=replaced_parameters(self.routes, urls))
@@ -293,18 +323,6 @@ class _Run:
                 proxy_served=proxy.is_serving,
             )
 
-    @contextlib.contextmanager
-    def metrics(self) -> Iterator[str | None]:
-        """Serve the run's numbers where the configuration asks for it; yields where."""
-        endpoint = self.evaluation.target.api_endpoint
-        port = endpoint.adapter_config.metrics_port if endpoint and endpoint.adapter_config else None
-        if port is None:
-            yield None
-            return
-        with serving_metrics(port, self.watch.metrics) as url:
-            self.options.notify(f"metrics are served at {url}")
-            yield url
-
     def refuse_failure(self, ran: _Ran) -> None:
         """Raise the error that says best why there are no results."""
         if ran.ends.reason is not None:
@@ -316,7 +334,7 @@ class _Run:
         # The engine's exit codes are ours, and a summary counts the answers of earlier starts too: where there are
         # scored ones, what failed in this start alone does not make the run a failure.
         native = ENGINE_COMMAND in self.evaluation.command
-        summary = read_summary(self.output_dir) or {}
+        summary = results.read_summary(self.output_dir) or {}
         kept = (summary.get("coverage") or {}).get("scored")
         if not kept and not (native and ran.ended.failure):
             refuse_unanswered(ran.stats)
@@ -333,11 +351,12 @@ class _Run:
     def write(self, result: EvaluationResult, written: dict[str, Any], ran: _Ran) -> Outcome:
         """Write the result files, `results.yml` last."""
         effective_url = redact_url(self.routes[0].upstream.url)
-        summary = read_summary(self.output_dir)
+        summary = results.read_summary(self.output_dir)
         covered = coverage(summary, ran.stats, ran.others)
         self.watch.plan(covered.get("planned"))
         metadata = write_metadata(self.output_dir, self.resolved.metadata)
-        results_file = write_results(
+        self.set_former_aside()
+        results_file = results.write_results(
             self.output_dir,
             {
                 # The endpoint's URL, as the user knows it; what really ran, through the proxy, was the same otherwise.

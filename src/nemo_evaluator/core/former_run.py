@@ -13,6 +13,7 @@ from nemo_evaluator.adapters.chain import links
 from nemo_evaluator.adapters.neutral import NEUTRAL, NEUTRAL_PARAMETERS
 from nemo_evaluator.adapters.registry import BUILT_IN
 from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig
+from nemo_evaluator.core.fingerprint import FINGERPRINT, changes
 from nemo_evaluator.core.layers import look_up
 from nemo_evaluator.errors import EvaluatorError, UsageError
 
@@ -41,7 +42,7 @@ def refuse_other_run(output_dir: Path, document: Mapping[str, Any]) -> None:
 
     Args:
         output_dir: the folder of the run.
-        document: the written form of the evaluation that is to run.
+        document: the written form of the evaluation that is to run, with its fingerprint.
 
     Raises:
         UsageError: names each setting that differs.
@@ -53,7 +54,10 @@ def refuse_other_run(output_dir: Path, document: Mapping[str, Any]) -> None:
     former = strict_yaml.load(file)
     if not isinstance(former, Mapping):
         return
-    differing = list(_differences(_compared(former), _compared(document)))
+    differing = [
+        *_differences(_compared(former), _compared(document)),
+        *changes(former.get(FINGERPRINT), document.get(FINGERPRINT)),
+    ]
     if differing:
         raise UsageError(
             f"{output_dir} holds a run with other settings, which must not mix: {'; '.join(differing)}."

@@ -16,7 +16,7 @@ from nemo_evaluator.errors import MisconfigurationError
 from nemo_evaluator.suggest import did_you_mean
 
 ROOTS = ("config", "target")
-IGNORED_ROOTS = ("command", "framework_name", "pkg_name")
+IGNORED_ROOTS = ("command", "fingerprint", "framework_name", "pkg_name")
 """What a saved `run_config.yml` holds beside the user's settings; the definition decides these."""
 FREE_ROOTS = ("metadata", "global_adapter_config")
 

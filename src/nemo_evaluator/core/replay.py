@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemo_evaluator import strict_yaml
+from nemo_evaluator.adapters.interceptors.caching import CachingParameters, store_file
 from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.routes import at
 from nemo_evaluator.core.results import PREVIOUS_FILE, RESULTS_FILE
@@ -23,13 +24,20 @@ def replayed(routes: tuple[Route, ...], output_dir: Path) -> tuple[Route, ...]:
         output_dir: the folder of the run.
 
     Raises:
-        MisconfigurationError: a chain has no store.
+        MisconfigurationError: a chain has no store, or there is no file of it.
     """
     for route in routes:
-        if not any(entry.name == _STORE for entry in route.chain):
+        stores = [entry for entry in route.chain if entry.name == _STORE]
+        if not stores:
             raise MisconfigurationError(
                 f"a replay takes answers from the store, but the chain of the endpoint {route.name!r} has none: "
                 f"switch {_STORE!r} on, by use_caching (flag form) or by its entry among the interceptors (list form)"
+            )
+        file = store_file(CachingParameters.model_validate(stores[0].config), output_dir)
+        if not file.is_file():
+            raise MisconfigurationError(
+                f"a replay takes answers from the store, but there is none: {file} does not exist. Name the output "
+                "folder of the run whose answers are to be taken, or run without --replay first"
             )
     keyless = tuple(replace(route, api_key_name=None) for route in routes)
     former = _former_url(output_dir)

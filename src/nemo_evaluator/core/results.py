@@ -151,7 +151,25 @@ def set_previous_aside(output_dir: Path) -> None:
     file = output_dir / RESULTS_FILE
     if file.exists():
         file.replace(output_dir / PREVIOUS_FILE)
-    (output_dir / SUMMARY_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def without_former_summary(output_dir: Path, *, is_kept: bool) -> Iterator[None]:
+    """Take the engine's summary of an earlier start away, so that it is never taken for that of this one.
+
+    Args:
+        output_dir: the folder of the run.
+        is_kept: bring it back when the block fails.
+    """
+    file = output_dir / SUMMARY_FILE
+    former = file.read_bytes() if is_kept and file.exists() else None
+    file.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        if former is not None:
+            write_atomically(file, former)
+        raise
 
 
 def write_results(output_dir: Path, document: dict[str, Any]) -> Path:

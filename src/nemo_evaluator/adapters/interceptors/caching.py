@@ -93,7 +93,7 @@ class Caching:
         self._parameters = parameters
         self._context = context
         self._observer = Observer(context.environ)
-        self._path = _path(parameters, context)
+        self._path = store_file(parameters, context.output_dir)
         self._store: Store | None = None
         self._saved_requests = 0
         self._saved_responses = 0
@@ -212,12 +212,21 @@ class Caching:
         return error_response(HTTPStatus.NOT_FOUND, message, kind="replay_error", code="not_in_store")
 
 
-def _path(parameters: CachingParameters, context: Context) -> Path:
+def store_file(parameters: CachingParameters, output_dir: Path | None) -> Path:
+    """The file of the store.
+
+    Args:
+        parameters: of the interceptor.
+        output_dir: the folder of the run.
+
+    Raises:
+        MisconfigurationError: there is no folder for it.
+    """
     if parameters.cache_dir != COMPATIBLE_DEFAULT:
         return Path(parameters.cache_dir) / STORE_FILE
-    if context.output_dir is None:
+    if output_dir is None:
         raise MisconfigurationError("caching: the run has no output folder; give cache_dir")
-    return context.output_dir / "cache" / STORE_FILE
+    return output_dir / "cache" / STORE_FILE
 
 
 def _sources(parameters: CachingParameters, context: Context, path: Path, store: Store | None) -> Sequence[_Source]:
