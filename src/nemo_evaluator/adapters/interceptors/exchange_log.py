@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TextIO
@@ -41,8 +42,10 @@ class ExchangeLog:
         try:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("a", encoding="utf-8", errors="backslashreplace")
-                self._path.chmod(0o600)
+                file = os.open(self._path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+                self._file = os.fdopen(file, "a", encoding="utf-8", errors="backslashreplace")
+                # An earlier start's, or one that was copied here, may have another mode.
+                os.fchmod(file, 0o600)
             moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime())
             self._file.write(f"{moment} {logging.getLevelName(level)} {text}\n")
             self._file.flush()
