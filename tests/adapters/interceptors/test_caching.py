@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -222,12 +223,39 @@ def test_keys_are_in_no_file(
     assert len(model.asked) == 4
 
 
-def test_another_endpoint_is_another_request(runs: Runs, client: Client, model: Model) -> None:
+def test_another_path_is_another_request(runs: Runs, client: Client, model: Model) -> None:
     ask(client, runs.start())
     client.post(f"{runs.start().url}/../embeddings".replace("/chat/completions/..", ""), {"input": "x"})
+    assert len(model.asked) == 2
+
+
+def elsewhere(runs: Runs) -> None:
+    """The endpoint comes back at another address."""
     runs.origin = runs.origin.replace("127.0.0.1", "localhost")
-    assert ask(client, runs.start()) == "answer 3"
-    assert len(model.asked) == 3
+
+
+def test_a_run_goes_on_when_its_endpoint_comes_back_at_another_address(
+    runs: Runs, client: Client, model: Model
+) -> None:
+    assert ask(client, runs.start()) == "answer 1"
+    elsewhere(runs)
+    for replay in (False, True):
+        assert ask(client, runs.start(replay=replay)) == "answer 1"
+    assert len(model.asked) == 1
+
+
+@pytest.mark.parametrize("place", ["cache_dir", "seed_cache_dir"])
+def test_a_store_that_runs_share_gives_answers_of_the_same_address_only(
+    runs: Runs, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    ask(client, runs.start({**REUSE, "cache_dir": str(tmp_path / "shared")}))
+    config = {**REUSE, place: str(tmp_path / "shared")}
+    assert ask(client, runs.start(config)) == "answer 1"
+    assert "none of the stored answers" not in caplog.text
+    elsewhere(runs)
+    runs.folder = tmp_path / "another run"
+    assert ask(client, runs.start(config)) == "answer 2"
+    assert "none of the stored answers of the endpoint 'model' is given again: they came from" in caplog.text
 
 
 def test_what_an_outer_interceptor_changes_is_what_is_kept(runs: Runs, client: Client, model: Model) -> None:
@@ -253,6 +281,53 @@ def test_replay_never_asks_and_a_miss_ends_the_run(runs: Runs, client: Client, m
     assert client.post(proxy.url, {"messages": []}).json()["error"]["type"] == "run_ended"
     assert len(model.asked) == 3
     assert len(runs.records()) == 3
+
+
+def test_a_run_with_failures_is_replayed_as_it_was(runs: Runs, client: Client, model: Model) -> None:
+    def run(proxy: RunningProxy) -> list[tuple[int, bytes]]:
+        replies = []
+        for prompt in ("a", "too long", "<html>", "a", "again", "again"):
+            if not proxy.ends.reason and prompt in ("too long", "<html>"):
+                model.status, model.body = (400, b'{"error": {"message": "x"}}') if " " in prompt else (200, b"<html>")
+            reply = client.post(proxy.url, {"messages": [{"role": "user", "content": prompt}]})
+            replies.append((reply.status, reply.body))
+            # The first of the two equal requests fails, the second is answered.
+            model.status, model.body = (500, b"oh") if len(replies) == 4 else (200, None)
+        return replies
+
+    first = run(runs.start())
+    assert [status for status, _ in first] == [200, 400, 200, 200, 500, 200]
+    for _ in range(2):
+        proxy = runs.start(replay=True)
+        again = run(proxy)
+        assert proxy.ends.reason is None
+        # Usable answers of equal requests come first.
+        assert again == [*first[:4], first[5], first[4]]
+    assert len(model.asked) == 6
+    proxy = runs.start()
+    client.post(proxy.url, {"messages": [{"role": "user", "content": "too long"}]})
+    assert (proxy.stats().cached, len(model.asked)) == (0, 7)
+
+
+def test_an_endpoint_that_could_not_be_reached_is_replayed_as_such(runs: Runs, client: Client) -> None:
+    runs.origin = "http://127.0.0.1:9"
+    replies = [client.post(runs.start(replay=replay).url, {"a": 1}) for replay in (False, True)]
+    assert replies[0].status == 502
+    assert (replies[0].status, replies[0].body) == (replies[1].status, replies[1].body)
+
+
+def test_a_stream_that_broke_off_is_replayed_as_such(runs: Runs, client: Client, model: Model) -> None:
+    model.cut = True
+    partial = []
+    for replay in (False, True):
+        proxy = runs.start(replay=replay)
+        with pytest.raises(IncompleteRead) as caught:
+            client.post(proxy.url, {"stream": True})
+        partial.append(caught.value.partial)
+        assert proxy.ends.reason is None
+    assert partial[0] == partial[1]
+    assert b"data: " in partial[0]
+    assert len(model.asked) == 1
 
 
 def test_replay_without_a_store_does_not_start(runs: Runs) -> None:

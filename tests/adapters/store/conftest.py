@@ -13,11 +13,11 @@ import pytest
 from multidict import CIMultiDict
 
 from nemo_evaluator.adapters.facts import AnswerFacts
-from nemo_evaluator.adapters.messages import Request
+from nemo_evaluator.adapters.messages import MODEL, Request
 from nemo_evaluator.adapters.store.entry import NewEntry
 from nemo_evaluator.adapters.store.identity import identify
 from nemo_evaluator.adapters.store.record import STORE_FILE
-from nemo_evaluator.adapters.store.shelf import Seeds
+from nemo_evaluator.adapters.store.shelf import Seeds, Wanted
 from nemo_evaluator.adapters.store.store import Store
 
 URL = "http://127.0.0.1:8000/v1/chat/completions"
@@ -25,17 +25,19 @@ URL = "http://127.0.0.1:8000/v1/chat/completions"
 Given = TypeVar("Given")
 
 
-def request_of(prompt: str, **parameters: Any) -> Request:
+def request_of(prompt: str, *, upstream: str = MODEL, **parameters: Any) -> Request:
     body = {"model": "m", "messages": [{"role": "user", "content": prompt}], **parameters}
-    return Request("POST", URL, CIMultiDict({"Content-Type": "application/json"}), json.dumps(body).encode())
+    return Request(
+        "POST", URL, CIMultiDict({"Content-Type": "application/json"}), json.dumps(body).encode(), upstream=upstream
+    )
 
 
-def entry_of(prompt: str, answer: str, *, is_usable: bool = True, **parameters: Any) -> NewEntry:
-    request = request_of(prompt, **parameters)
+def entry_of(prompt: str, answer: str, *, is_usable: bool = True, upstream: str = MODEL, **parameters: Any) -> NewEntry:
+    request = request_of(prompt, upstream=upstream, **parameters)
     identity = identify(request)
     response = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
     return NewEntry(
-        upstream="model",
+        upstream=upstream,
         address=identity.address,
         time=1_700_000_000.5,
         status=200 if is_usable else 500,
@@ -66,7 +68,7 @@ class Session:
     def __init__(self, store: Store, runner: asyncio.Runner, seeds: Seeds) -> None:
         self.store = store
         self._runner = runner
-        self.shelf = store.shelf(seeds)
+        self.shelf = store.shelf(Wanted(seeds=seeds))
 
     def run(self, work: Callable[[], Awaitable[Given]]) -> Given:
         async def both() -> Given:

@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 
 from nemo_evaluator.adapters.messages import Request
 from nemo_evaluator.adapters.redaction import Secret
-from nemo_evaluator.adapters.store.identity import identify
+from nemo_evaluator.adapters.store.identity import identify, origin_of
 
 URL = "https://host/v1/chat/completions"
 
@@ -58,12 +58,37 @@ def test_what_it_says_does(one: bytes, other: bytes) -> None:
     assert of(one) != of(other)
 
 
-def test_the_endpoint_counts_and_its_credentials_do_not() -> None:
+def test_the_endpoint_counts_by_name_and_path_and_its_credentials_do_not() -> None:
     assert of(url="https://user:pass@host/v1/chat/completions") == of()
     assert of(url=f"{URL}?api_key=a&version=2") == of(url=f"{URL}?version=2&api-key=b")
-    others = [f"{URL}?version=2", f"{URL}/x", "http://host/v1/chat/completions", "https://host:8/v1/chat/completions"]
-    assert len({of(), *(of(url=url) for url in others)}) == 5
+    others = [f"{URL}?version=2", f"{URL}/x", f"{URL}?version=3"]
+    assert len({of(), *(of(url=url) for url in others)}) == 4
     assert of(method="PUT") != of()
+    judged = Request("POST", URL, CIMultiDict(), b"{}", upstream="judge")
+    assert identify(judged).key != of()
+
+
+def test_it_may_come_back_at_another_origin() -> None:
+    moved = ("http://host/v1/chat/completions", "https://other:8/v1/chat/completions")
+    assert {of(url=url) for url in moved} == {of()}
+
+
+@pytest.mark.parametrize(
+    ("address", "other"),
+    [
+        ("http://host", "https://host"),
+        ("http://host:81", "http://host"),
+        ("unknown:1", "unknown:2"),
+        ("http://host:port", "http://host"),
+    ],
+)
+def test_origins_that_differ_are_told_apart(address: str, other: str) -> None:
+    assert origin_of(address) != origin_of(other)
+
+
+def test_origins_are_compared_by_what_they_mean() -> None:
+    assert origin_of("http://Host/v1") == origin_of("http://host:80/v2")
+    assert origin_of("https://host:443") == origin_of("https://host")
 
 
 @pytest.mark.parametrize(

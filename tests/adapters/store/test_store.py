@@ -11,13 +11,15 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.adapters.store.conftest import entry_of, start_of_run
+from tests.adapters.store.conftest import entry_of, request_of, start_of_run
 
 from nemo_evaluator.adapters.facts import AnswerFacts
 from nemo_evaluator.adapters.store.database import open_for_writing
+from nemo_evaluator.adapters.store.identity import identify
 from nemo_evaluator.adapters.store.packing import Content, Packer
 from nemo_evaluator.adapters.store.reader import StoreReader
 from nemo_evaluator.adapters.store.record import Selection
+from nemo_evaluator.adapters.store.shelf import Wanted
 from nemo_evaluator.adapters.store.store import Store
 from nemo_evaluator.adapters.store.writer import Writer, prepare
 from nemo_evaluator.errors import MisconfigurationError
@@ -68,14 +70,40 @@ def test_an_answer_whose_text_was_not_kept_is_not_given_again(path: Path) -> Non
 
 
 def test_seeds_that_are_drawn_at_each_start_do_not_defeat_resuming(path: Path) -> None:
-    seeds = [1_000_003 * number for number in range(1, 5)]
+    seeds = [1_000_003 * number for number in range(1, 9)]
     with start_of_run(path) as session:
         session.put(*(entry_of("same", str(seed), seed=seed) for seed in seeds))
     with start_of_run(path) as session:
+        # What has no stored counterpart says nothing about the harness.
+        assert [session.find("other", seed=seed + 17) for seed in seeds] == [None] * 8
         found = [session.find("same", seed=seed + 17) for seed in seeds]
-        assert sorted(map(str, found)) == sorted(map(str, seeds))
-        assert session.find("same", seed=99_999_999) is None
+        assert found[:3] == [None] * 3
+        assert len(set(found[3:])) == 5
+        assert [session.find("same", seed=99_999_999 + number) is None for number in range(4)] == [False] * 3 + [True]
         assert session.find("same") is None
+
+
+def test_few_missing_answers_of_a_harness_that_repeats_its_seeds_are_asked_for(path: Path) -> None:
+    seeds = [1_000_003 * number for number in range(1, 6)]
+    with start_of_run(path) as session:
+        session.put(*(entry_of("same", str(seed), seed=seed) for seed in seeds[2:]))
+    with start_of_run(path) as session:
+        assert [session.find("same", seed=seed) for seed in seeds] == [None, None, *map(str, seeds[2:])]
+
+
+def test_a_judge_with_one_seed_does_not_defeat_resuming_a_model_whose_seeds_are_drawn(path: Path) -> None:
+    seeds = [1_000_003 * number for number in range(1, 9)]
+    with start_of_run(path) as session:
+        session.put(*(entry_of("same", str(seed), seed=seed) for seed in seeds))
+        session.put(*(entry_of(str(number), "judged", upstream="judge", seed=42) for number in range(20)))
+    with start_of_run(path) as session:
+        judge = session.store.shelf(Wanted(upstream="judge"))
+        assert judge is not None
+        assert len(judge) == 20
+        assert judge.find(identify(request_of("3", upstream="judge", seed=42))) is not None
+        assert judge.find(identify(request_of("3", upstream="judge", seed=99_999_999))) is None
+        found = [session.find("same", seed=seed + 17) for seed in seeds]
+        assert [text is None for text in found] == [True] * 3 + [False] * 5
 
 
 def test_a_harness_that_repeats_its_seeds_gets_answers_of_its_very_seeds(path: Path) -> None:

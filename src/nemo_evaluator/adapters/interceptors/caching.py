@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -25,10 +25,11 @@ from nemo_evaluator.adapters.store.borrowed import BorrowedShelf, find_store
 from nemo_evaluator.adapters.store.entry import NewEntry
 from nemo_evaluator.adapters.store.identity import Identity, identify
 from nemo_evaluator.adapters.store.observed import Observer
+from nemo_evaluator.adapters.store.packing import Told
 from nemo_evaluator.adapters.store.record import STORE_FILE
-from nemo_evaluator.adapters.store.shelf import Found, Seeds, Shelf
+from nemo_evaluator.adapters.store.shelf import Found, Seeds, Shelf, Wanted
 from nemo_evaluator.adapters.store.store import Store
-from nemo_evaluator.adapters.store.stored_stream import StoredStream
+from nemo_evaluator.adapters.store.stored_stream import BrokenStream, StoredStream
 from nemo_evaluator.errors import DataError, MisconfigurationError
 
 _log = logging.getLogger(__name__)
@@ -126,8 +127,17 @@ class Caching:
             return None
 
     async def _again(self, request: Request, identity: Identity, found: Found, source: _Source) -> Response:
+        told = found.content.told
+        failure = None
+        if told is not None and told.code:
+            failure = UpstreamFailure(told.message, code=told.code, status=told.status)
+            failure.is_last_attempt = told.is_last_attempt
+            if not found.status:
+                raise failure
         exchange = Exchange(
             found.status,
+            flaw=told.message or None if told is not None and failure is None else None,
+            failure=str(failure) if failure else None,
             source="store",
             facts=found.content.facts,
             seconds=found.seconds,
@@ -147,7 +157,7 @@ class Caching:
         return Response(
             found.status,
             CIMultiDict(found.content.headers),
-            exchange.body,
+            exchange.body if failure is None else BrokenStream(exchange.body, failure),
             reason=_phrase(found.status),
             limit=self._context.upstream.max_response_bytes,
             exchange=exchange,
@@ -160,6 +170,7 @@ class Caching:
         except UpstreamFailure as failure:
             seconds = time.monotonic() - clock
             entry = self._observer.failed(request, identity, str(failure), seconds=seconds)
+            entry.told = Told(failure.status, failure.code, str(failure), failure.is_last_attempt)
             await self._put(store, entry, now)
             raise
         except asyncio.CancelledError:
@@ -232,23 +243,31 @@ def store_file(parameters: CachingParameters, output_dir: Path | None) -> Path:
 def _sources(parameters: CachingParameters, context: Context, path: Path, store: Store | None) -> Sequence[_Source]:
     """Where answers are taken from, the run's own store first."""
     found: list[_Source] = []
-    seeds = parameters.seeds
+    # In a store that other runs use, too, the endpoint of the same name may be another.
+    shared = Wanted(
+        upstream=context.name, origin=context.upstream.origin, seeds=parameters.seeds, is_replay=store is None
+    )
+    own = replace(shared, origin=None) if _is_within(path, context.output_dir) else shared
     if store is None:
-        found.append(_Source(_borrowed(context, path, seeds).shelf()))
+        found.append(_Source(_borrowed(context, path, own).shelf()))
     elif parameters.reuse_cached_responses:
-        shelf = store.shelf(seeds)
+        shelf = store.shelf(own)
         if shelf:
             found.append(_Source(shelf))
     for file in parameters.seed_stores:
-        borrowed = _borrowed(context, file, seeds)
+        borrowed = _borrowed(context, file, shared)
         taken = frozenset() if store is None else store.copied_from(borrowed.identifier)
         found.append(_Source(borrowed.shelf(taken), borrowed.identifier))
     return found
 
 
-def _borrowed(context: Context, path: Path, seeds: Seeds) -> BorrowedShelf:
+def _is_within(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
+
+
+def _borrowed(context: Context, path: Path, wanted: Wanted) -> BorrowedShelf:
     try:
-        return context.shared(BorrowedShelf, f"{path.absolute()} {seeds}", lambda: BorrowedShelf(path, seeds=seeds))
+        return context.shared(BorrowedShelf, f"{path.absolute()} {wanted}", lambda: BorrowedShelf(path, wanted))
     except DataError as error:
         raise MisconfigurationError(f"caching: {error}") from error
 

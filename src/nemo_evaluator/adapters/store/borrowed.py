@@ -7,27 +7,27 @@ from pathlib import Path
 
 from nemo_evaluator.adapters.store.reading import is_there, open_for_reading
 from nemo_evaluator.adapters.store.record import STORE_FILE
-from nemo_evaluator.adapters.store.shelf import Seeds, Shelf
+from nemo_evaluator.adapters.store.shelf import Shelf, Wanted
 from nemo_evaluator.errors import DataError, MisconfigurationError
 
 
 class BorrowedShelf:
-    """The usable entries of a store, opened read only.
+    """The entries of a store, opened read only.
 
     Args:
         path: the store's file.
-        seeds: see `Shelf`.
+        wanted: which of its entries.
 
     Raises:
         DataError: there is no store, or it cannot be read.
         MisconfigurationError: the file is something else, or of a later version.
     """
 
-    def __init__(self, path: Path, *, seeds: Seeds) -> None:
+    def __init__(self, path: Path, wanted: Wanted) -> None:
         self.path = path
         self._opened = open_for_reading(path)
         self.identifier = self._opened.identifier
-        self._seeds = seeds
+        self._wanted = wanted
         self._shelf: Shelf | None = None
 
     def shelf(self, taken: frozenset[int] = frozenset()) -> Shelf:
@@ -41,7 +41,7 @@ class BorrowedShelf:
         """
         if self._shelf is None:
             try:
-                self._shelf = Shelf(self._opened.connection, seeds=self._seeds, taken=taken)
+                self._shelf = Shelf(self._opened.connection, self._wanted, taken=taken)
             except sqlite3.Error as error:
                 raise DataError(f"{self.path}: the store cannot be read: {error}") from error
         return self._shelf

@@ -36,8 +36,12 @@ class Claims:
     def __len__(self) -> int:
         return len(self._ids)
 
+    def id_of(self, place: int) -> int:
+        """The id of the entry at a claimed place."""
+        return self._ids[place]
+
     def exact(self, identity: Identity) -> Iterator[int]:
-        """Claim the ids of unused entries of this very request, the oldest first, for as long as the caller asks."""
+        """Claim the places of unused entries of this very request, the oldest first, for as long as the caller asks."""
         first, last = self._range(identity)
         number = _number(identity.key)
         low = bisect_left(self._keys, number, first, last)
@@ -47,6 +51,14 @@ class Claims:
         """As `exact`, for the same request with any seed."""
         return self._claim(*self._range(identity))
 
+    def has_loose(self, identity: Identity) -> bool:
+        """Whether `loose` would find one."""
+        return self._used.find(0, *self._range(identity)) >= 0
+
+    def give_back(self, place: int) -> None:
+        """The entry at a claimed place is unused again."""
+        self._used[place] = 0
+
     def _range(self, identity: Identity) -> tuple[int, int]:
         number = _number(identity.loose)
         first = bisect_left(self._loose, number)
@@ -55,7 +67,7 @@ class Claims:
     def _claim(self, low: int, high: int) -> Iterator[int]:
         while (place := self._used.find(0, low, high)) >= 0:
             self._used[place] = 1
-            yield self._ids[place]
+            yield place
 
 
 def _number(key: bytes) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from nemo_evaluator.adapters.facts import AnswerFacts
 from nemo_evaluator.adapters.store.identity import Identity
+from nemo_evaluator.adapters.store.packing import Told
 
 
 @dataclass(slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class NewEntry:
         facts: what the answer says about itself.
         request: the request's body; None when it is not kept.
         response: the answer's body as on the wire; None when it is not kept.
+        told: how it ended for the harness, when it is not usable; see `packing.Content`.
         headers: those of the answer that are kept.
         origin: `STORE:ID` of the entry of another store that it is a copy of.
     """
@@ -37,6 +39,7 @@ class NewEntry:
     facts: AnswerFacts = field(default_factory=AnswerFacts)
     request: bytes | None = None
     response: bytes | None = None
+    told: Told | None = None
     headers: list[tuple[str, str]] = field(default_factory=list)
     request_bytes: int = 0
     response_bytes: int = 0

@@ -18,6 +18,7 @@ from nemo_evaluator.adapters.redaction import Secret, is_credential_name
 KEY_BYTES = 16
 _HIDDEN = b"value of a header"
 
+_PORTS = {"http": 80, "https": 443}
 _MAY_NOT_BE_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")
 _CHANGES_ANSWERS = re.compile(r"openai-|anthropic-|(?:.*[-_])?api[-_]version$")
 # What stands here says nothing about the answer, or is new each time.
@@ -56,14 +57,17 @@ class Identity:
 def identify(request: Request) -> Identity:
     """The identity of `request` as it would be sent now.
 
-    It covers the method, the endpoint's address (without user information and credential-like parameters of the query),
+    It covers the method, the endpoint's name in the run, the path and the query (without credential-like parameters),
     the body (JSON whatever the order of its keys and its blanks; anything else byte for byte), headers that choose the
     interface (`openai-*`, `anthropic-*`, `*api-version`), and headers that the configuration added or changed; of those
     whose values are hidden elsewhere, a digest of the value. Headers that are credentials by their name are never part.
+    The origin is none either: an endpoint that comes back on another machine or port is the same. Where entries may be
+    of another endpoint, in stores that runs share, it is compared apart (see `shelf.Wanted`).
     """
-    address, query = _address(request.url)
+    address, path, query = _address(request.url)
     digest = blake2b(digest_size=KEY_BYTES)
-    digest.update(f"{request.method} {address}?{query}\n{_headers(request)}\n".encode(errors="surrogatepass"))
+    place = f"{request.method} {request.upstream}\n{path}?{query}\n{_headers(request)}\n"
+    digest.update(place.encode(errors="surrogatepass"))
     body, seed = _body(request)
     digest.update(body)
     if seed is None:
@@ -153,10 +157,22 @@ def _kind(name: str) -> tuple[str, bool] | None:
 
 
 @lru_cache(maxsize=1024)
-def _address(url: str) -> tuple[str, str]:
-    """Origin and path without user information, and the query without credentials."""
+def _address(url: str) -> tuple[str, str, str]:
+    """Origin and path without user information, the path, and the query without credentials."""
     parts = urlsplit(url)
     pairs = [
         pair for pair in parts.query.split("&") if pair and not is_credential_name(unquote(pair.partition("=")[0]))
     ]
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", "&".join(pairs)
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return address, parts.path, "&".join(pairs)
+
+
+@lru_cache(maxsize=1024)
+def origin_of(address: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an address, in a form that can be compared; those of no address equal no other's."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return "", address, None
+    return parts.scheme, parts.hostname or address, port or _PORTS.get(parts.scheme)

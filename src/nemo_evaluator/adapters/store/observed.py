@@ -19,6 +19,7 @@ from nemo_evaluator.adapters.redaction import (
 from nemo_evaluator.adapters.sample import sample_of
 from nemo_evaluator.adapters.store.entry import NewEntry
 from nemo_evaluator.adapters.store.identity import Identity
+from nemo_evaluator.adapters.store.packing import Told
 from nemo_evaluator.adapters.usable import error_message, parse_json
 
 _SHORTEST_SECRET = 8
@@ -70,6 +71,8 @@ class Observer:
         entry.response_bytes = exchange.received or len(body)
         if not exchange.is_usable:
             self._not_usable(entry, request, exchange)
+            if exchange.is_over and exchange.failure is None:
+                entry.told = Told(exchange.status, message=(exchange.flaw and entry.problem) or "")
         self._hide(entry, request)
         return entry
 

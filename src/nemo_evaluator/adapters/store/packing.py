@@ -47,6 +47,23 @@ _VALUES = attrgetter(*(one.name for one in fields(AnswerFacts)))
 _DEFAULTS = {one.name: getattr(_NO_FACTS, one.name) for one in fields(AnswerFacts)}
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How an exchange that brought nothing usable ended for the harness.
+
+    Attributes:
+        status: that it was told.
+        code: of the proxy's error, when the endpoint's answer did not come or broke off; empty for a whole answer.
+        message: of the proxy's error; for a whole answer what is wrong with it, if that is not its status.
+        is_last_attempt: whether the proxy had repeated the request.
+    """
+
+    status: int
+    code: str = ""
+    message: str = ""
+    is_last_attempt: bool = False
+
+
 # Not frozen: that would cost half a microsecond each time.
 @dataclass(slots=True, kw_only=True)
 class Content:
@@ -57,12 +74,14 @@ class Content:
         facts: about the answer.
         request: body of the request; empty when it is not kept.
         response: body of the answer as on the wire; empty when it is not kept.
+        told: how it ended for the harness; None when the answer is usable, or nobody waited for it.
     """
 
     headers: list[tuple[str, str]]
     facts: AnswerFacts
     request: bytes
     response: bytes
+    told: Told | None = None
 
 
 class Packer:
@@ -84,7 +103,9 @@ class Packer:
             for (name, default), value in zip(_DEFAULTS.items(), _VALUES(content.facts), strict=True)
             if value != default
         }
-        head = _written({"h": content.headers, "f": said})
+        told = content.told
+        end = {} if told is None else {"t": [told.status, told.code, told.message, told.is_last_attempt]}
+        head = _written({"h": content.headers, "f": said, **end})
         sizes = _SIZES.pack(len(head), len(content.request))
         packed: bytes = self._compressor.compress(b"".join((sizes, head, content.request, content.response)))
         if len(packed) > LARGEST:
@@ -104,6 +125,7 @@ class Packer:
             headers = [(str(name), str(value)) for name, value in head["h"]]
             # Facts of a later version are passed over.
             facts = AnswerFacts(**{name: value for name, value in head["f"].items() if name in _DEFAULTS})
+            told = Told(*head["t"]) if "t" in head else None
         except (zstandard.ZstdError, struct.error, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"not a packed exchange: {error}") from error
         start = _SIZES.size + head_size
@@ -112,6 +134,7 @@ class Packer:
             facts=facts,
             request=data[start : start + request_size],
             response=data[start + request_size :],
+            told=told,
         )
 
 

@@ -14,7 +14,7 @@ from nemo_evaluator.adapters.store.entry import NewEntry
 from nemo_evaluator.adapters.store.opening import open_store
 from nemo_evaluator.adapters.store.packing import Content, Packer
 from nemo_evaluator.adapters.store.reading import is_there, open_for_reading
-from nemo_evaluator.adapters.store.shelf import Seeds, Shelf
+from nemo_evaluator.adapters.store.shelf import Shelf, Wanted
 from nemo_evaluator.adapters.store.writer import PackedEntry, Writer, prepare
 from nemo_evaluator.errors import DataError, MisconfigurationError
 
@@ -52,7 +52,7 @@ class Store:
         self._packer = Packer()
         self._writer: Writer | None = None
         self._damage: str | None = None
-        self._shelves: dict[Seeds, Shelf] = {}
+        self._shelves: dict[Wanted, Shelf] = {}
         self._pending: list[tuple[PackedEntry, asyncio.Future[bool]]] = []
         self._pause = 0.0
         self._paused_until = 0.0
@@ -63,12 +63,13 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             self._failed(error, 0)
 
-    def shelf(self, seeds: Seeds = "auto") -> Shelf | None:
+    def shelf(self, wanted: Wanted | None = None) -> Shelf | None:
         """The entries of earlier starts; None when they cannot be read.
 
         To be asked for before the first `put`: entries of this start are not given again.
         """
-        if seeds not in self._shelves:
+        wanted = wanted or Wanted()
+        if wanted not in self._shelves:
             try:
                 if self._writer is not None:
                     connection = self._writer.connection
@@ -76,11 +77,11 @@ class Store:
                     connection = self._reading.enter_context(open_for_reading(self.path)).connection
                 else:
                     return None
-                self._shelves[seeds] = Shelf(connection, seeds=seeds)
+                self._shelves[wanted] = Shelf(connection, wanted)
             except (sqlite3.Error, DataError) as error:
                 _log.warning("answers of earlier starts cannot be read, and are asked for again: %s", error)
                 return None
-        return self._shelves[seeds]
+        return self._shelves[wanted]
 
     def copied_from(self, identifier: str) -> frozenset[int]:
         """The ids of those entries of another store that were copied into this one."""
@@ -214,7 +215,11 @@ class Store:
 
 def _content(entry: NewEntry) -> Content:
     return Content(
-        headers=entry.headers, facts=entry.facts, request=entry.request or b"", response=entry.response or b""
+        headers=entry.headers,
+        facts=entry.facts,
+        request=entry.request or b"",
+        response=entry.response or b"",
+        told=entry.told,
     )
 
 

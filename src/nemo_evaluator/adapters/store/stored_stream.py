@@ -1,4 +1,4 @@
-"""The body of an answer that is stored as it goes by."""
+"""The body of an answer that is stored as it goes by, and of one that was stored when it broke off."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nemo_evaluator.adapters.exchange import Exchange
 from nemo_evaluator.adapters.failures import UpstreamFailure
 from nemo_evaluator.adapters.messages import BodyStream
 from nemo_evaluator.adapters.store.entry import NewEntry
+from nemo_evaluator.adapters.store.packing import Told
 from nemo_evaluator.adapters.store.store import Store
 
 
@@ -53,8 +54,11 @@ class StoredStream:
         """
         try:
             chunk = await anext(self._chunks_left)
-        except (StopAsyncIteration, UpstreamFailure):
+        except StopAsyncIteration:
             await self._keep()
+            raise
+        except UpstreamFailure as failure:
+            await self._keep(failure)
             raise
         if not self._is_stored:
             self._chunks.append(chunk)
@@ -69,11 +73,44 @@ class StoredStream:
             self._is_stored = True
             self._store.add(self._entry(b"".join(self._chunks)))
 
-    async def _keep(self) -> None:
+    async def _keep(self, failure: UpstreamFailure | None = None) -> None:
         if self._is_stored:
             return
         self._is_stored = True
         entry = self._entry(b"".join(self._chunks))
+        if failure is not None:
+            entry.told = Told(failure.status, failure.code, entry.problem or "")
         self._chunks.clear()
         if not await self._store.put(entry):
             self._stats.not_stored()
+
+
+class BrokenStream:
+    """The body of a stored answer that broke off: what came of it, and the failure that it ended with."""
+
+    def __init__(self, body: bytes, failure: UpstreamFailure) -> None:
+        self._body = body
+        self._failure = failure
+
+    @property
+    def is_complete(self) -> bool:
+        """It never is."""
+        return False
+
+    def __aiter__(self) -> Self:
+        """The body is its own iterator; it can be read once."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """All that came.
+
+        Raises:
+            UpstreamFailure: at its end.
+        """
+        body, self._body = self._body, b""
+        if not body:
+            raise self._failure
+        return body
+
+    async def aclose(self) -> None:
+        """There is nothing to give back."""
