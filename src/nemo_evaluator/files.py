@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -31,6 +33,26 @@ def write_atomically(path: Path, text: str | bytes, *, mode: int = 0o644) -> Non
             Path(temporary).unlink()
         raise
     sync_folder(path.parent)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file that others may have put there, and never wait for whoever is at the other end of it.
+
+    Args:
+        path: the file; a named pipe, a device or a folder in its place is refused.
+        flags: as of `os.open`, such as `os.O_NOFOLLOW` beside the access.
+
+    Returns:
+        A descriptor, to be closed.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -99,7 +99,10 @@ def test_a_folder_without_a_run_is_an_error(tmp_path: Path, capfd: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["concurrency"], "needs a whole number of at least 1, or off"),
+        (["concurrency"], "needs a whole number of at least 1 and at most 1,000,000, or off"),
+        (["concurrency", "99999999999999999999"], "at most 1,000,000, or off"),
+        (["concurrency", "1000001"], "at most 1,000,000, or off"),
+        (["concurrency", "9" * 5000], "at most 1,000,000, or off"),
         (["concurrency", "0"], "needs a whole number"),
         (["concurrency", "-3"], "No such option"),
         (["pause", "3"], "pause takes no value"),
@@ -115,6 +118,34 @@ def test_impossible_commands_are_refused(
     assert main(["control", str(tmp_path / "a"), *arguments]) == 2
 
     assert words in capfd.readouterr().err
+
+
+def test_nothing_in_the_status_acts_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    odd = "\x1b]0;owned\x07\x1b[2Jgpqa\nfake: finished"
+    upstream = json.loads((_written(tmp_path / "model") / "status.json").read_text())["upstreams"]["model"]
+    upstreams = {"\x1b[31mjudge": {**upstream, "errors": {"\x9b2J": 1}}}
+    more = {"ended": moment(time.time()), "exit_code": 1, "reason": odd, "task": odd, "upstreams": upstreams}
+    run(tmp_path / "a", "failed", **more)
+
+    assert main(["status", str(tmp_path / "a")]) == 1
+
+    out = capfd.readouterr().out
+    assert "\\u001b]0;owned\\u0007\\u001b[2Jgpqa fake: finished" in out
+    assert not {"\x1b", "\x07", "\x9b"} & set(out)
+
+
+def test_an_odd_status_is_an_error_that_names_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "a", samples=None)
+
+    for command in (["status", str(tmp_path / "a")], ["control", str(tmp_path / "a"), "stop"]):
+        assert main(command) == 2
+        told = capfd.readouterr().err
+        assert f"{tmp_path / 'a' / 'status.json'} is not the status of a run: samples is not an object" in told
+
+
+def _written(folder: Path) -> Path:
+    run(folder)
+    return folder
 
 
 def test_a_folder_without_a_run_cannot_be_controlled(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

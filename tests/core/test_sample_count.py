@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,9 @@ def test_long_lines_are_read_in_the_end(file: Path) -> None:
     add(file, line(text="x" * 1000) * 3 + line())
 
     assert counts(count) == (4, 0, 0)
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(file: Path) -> None:
+    os.mkfifo(file)
+
+    assert counts(SampleCount(file)) == (0, 0, 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.core.statuses import UPSTREAM, status
 
 from nemo_evaluator.core.status import (
     DIED,
@@ -20,17 +22,7 @@ from nemo_evaluator.core.status import (
 )
 from nemo_evaluator.errors import UsageError
 
-
-def document(state: str = "running", *, ago: float = 0.0, **more: Any) -> dict[str, Any]:
-    """A status that was written some seconds ago."""
-    return {
-        "format": 1,
-        **whereabouts(),
-        "state": state,
-        "updated": moment(time.time() - ago),
-        "clock": time.monotonic() - ago,
-        **more,
-    }
+ROOT = Path(__file__).parents[2]
 
 
 def elsewhere(**process: Any) -> dict[str, Any]:
@@ -52,7 +44,7 @@ def state(folder: Path, written: dict[str, Any]) -> str:
 
 
 def test_a_living_run_is_as_it_says(tmp_path: Path) -> None:
-    write_status(tmp_path, document("paused"))
+    write_status(tmp_path, status("paused"))
 
     found = read_status(tmp_path)
 
@@ -64,42 +56,42 @@ def test_a_living_run_is_as_it_says(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_gone_has_died(tmp_path: Path, ended: dict[str, Any]) -> None:
-    assert state(tmp_path, document(**ended)) == DIED
+    assert state(tmp_path, status(**ended)) == DIED
 
 
 def test_a_process_id_that_was_given_again_is_another_process(tmp_path: Path) -> None:
-    assert state(tmp_path, document(**elsewhere(start_ticks=1))) == DIED
+    assert state(tmp_path, status(**elsewhere(start_ticks=1))) == DIED
 
 
 def test_an_end_is_an_end_however_long_ago(tmp_path: Path, ended: dict[str, Any]) -> None:
     for end in ("finished", "failed", "interrupted"):
-        write_status(tmp_path, document(end, ago=10_000, **ended))
+        write_status(tmp_path, status(end, ago=10_000, **ended))
         found = read_status(tmp_path)
         assert (found.state, found.silent_seconds, found.is_alive) == (end, None, False)
 
 
 def test_a_living_process_that_writes_nothing_does_not_respond(tmp_path: Path) -> None:
-    assert state(tmp_path, document(ago=SILENT_SECONDS + 1)) == UNRESPONSIVE
+    assert state(tmp_path, status(ago=SILENT_SECONDS + 1)) == UNRESPONSIVE
 
 
 def test_in_a_container_only_silence_tells(tmp_path: Path) -> None:
     # Its process ids mean nothing here.
     container = elsewhere(namespace="pid:[1]") | {"pid": 1, "host": "4f5a"}
 
-    assert state(tmp_path, document(**container)) == "running"
-    assert state(tmp_path, document(ago=SILENT_SECONDS + 1, **container)) == DIED
+    assert state(tmp_path, status(**container)) == "running"
+    assert state(tmp_path, status(ago=SILENT_SECONDS + 1, **container)) == DIED
 
 
 def test_another_machine_may_have_another_clock(tmp_path: Path) -> None:
     other = elsewhere(kernel="another", namespace="pid:[1]") | {"clock": 5.0}
 
-    assert state(tmp_path, document(ago=SILENT_SECONDS + 5) | other) == "running"
-    assert state(tmp_path, document(ago=-3600) | other) == "running"
-    assert state(tmp_path, document(ago=FOREIGN_SILENT_SECONDS + 1) | other) == DIED
+    assert state(tmp_path, status(ago=SILENT_SECONDS + 5) | other) == "running"
+    assert state(tmp_path, status(ago=-3600) | other) == "running"
+    assert state(tmp_path, status(ago=FOREIGN_SILENT_SECONDS + 1) | other) == DIED
 
 
 def test_a_clock_that_is_set_kills_no_run(tmp_path: Path) -> None:
-    assert state(tmp_path, document(updated=moment(time.time() - 7200))) == "running"
+    assert state(tmp_path, status(updated=moment(time.time() - 7200))) == "running"
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
@@ -112,7 +104,9 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
         read_status(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "running"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"state": "running"}', '{"format": "x"}', pytest.param("[" * 60_000, id="deep")]
+)
 def test_what_is_no_status_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "status.json").write_text(text)
 
@@ -120,8 +114,51 @@ def test_what_is_no_status_is_refused(tmp_path: Path, text: str) -> None:
         read_status(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"clock": "x"}, "clock is not a number of seconds"),
+        ({"clock": float("nan")}, "clock is not a number of seconds"),
+        ({"updated": "x"}, "updated is not a time"),
+        ({"updated": 5}, "updated is not a time"),
+        ({"pid": "1/../2"}, "pid is not the number of a process"),
+        ({"process": None}, "process is not an object"),
+        ({"state": "happy"}, "state is not one of starting,"),
+        ({"elapsed_seconds": 1e300}, "elapsed_seconds is not a number of seconds"),
+        ({"ended": 5}, "ended is not a time"),
+        ({"reason": ["x"]}, "reason is not a text"),
+        ({"samples": {"done": 1}}, "samples.failed is missing"),
+        ({"upstreams": []}, "upstreams is not an object"),
+        (
+            {"upstreams": {"model": {**UPSTREAM, "errors": {"http_500": "many"}}}},
+            "upstreams.model.errors.http_500 is not",
+        ),
+        ({"answers": [{"id": 1}]}, r"answers\[0\].id is not a text"),
+    ],
+)
+def test_the_first_thing_that_is_wrong_is_named(tmp_path: Path, odd: dict[str, Any], words: str) -> None:
+    write_status(tmp_path, {**status(), **odd})
+
+    with pytest.raises(UsageError, match=rf"status\.json is not the status of a run: {words}"):
+        read_status(tmp_path)
+
+
+def test_a_pipe_in_its_place_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "status.json")
+
+    with pytest.raises(UsageError, match="cannot be read: it is no regular file"):
+        read_status(tmp_path)
+
+
+def test_a_pipe_in_place_of_the_next_one_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".status.json.new")
+
+    with pytest.raises(OSError):  # noqa: PT011  which one depends on whether somebody reads there
+        write_status(tmp_path, status())
+
+
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
-    write_status(tmp_path, document(format=2))
+    write_status(tmp_path, status(format=2))
 
     with pytest.raises(UsageError, match="a later version"):
         read_status(tmp_path)
@@ -132,13 +169,13 @@ def test_readers_never_see_a_part(tmp_path: Path) -> None:
     script = f"""
 import sys, time
 from pathlib import Path
-from nemo_evaluator.core.status import whereabouts, write_status
+from tests.core.statuses import status
+from nemo_evaluator.core.status import write_status
 end = time.monotonic() + 1
 while time.monotonic() < end:
-    write_status(Path({str(tmp_path)!r}), {{"format": 1, **whereabouts(), "state": "finished", "updated": "",
-                                           "clock": 0, "filler": "x" * 100_000}})
+    write_status(Path({str(tmp_path)!r}), status("finished", filler="x" * 100_000))
 """
-    writer = subprocess.Popen([sys.executable, "-c", script])
+    writer = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
     while not (tmp_path / "status.json").exists():
         time.sleep(0.01)
     seen = 0
@@ -152,7 +189,7 @@ while time.monotonic() < end:
 
 
 def test_others_may_read_it_and_nobody_else_may_write_it(tmp_path: Path) -> None:
-    write_status(tmp_path, document())
+    write_status(tmp_path, status())
 
     assert (tmp_path / "status.json").stat().st_mode & 0o777 == 0o644
 
@@ -163,6 +200,6 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / ".status.json.new").symlink_to(victim)
 
     with pytest.raises(OSError, match="symbolic links"):
-        write_status(tmp_path, document())
+        write_status(tmp_path, status())
 
     assert victim.read_text() == "mine"

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nemo_evaluator import env
 from nemo_evaluator.cli.main import main
+from nemo_evaluator.core.stop_signal import StopSignal
+from nemo_evaluator.core.watch import Watch
 from nemo_evaluator.testing import FakeEndpoint, demonstration_answers
 from nemo_evaluator.testing.demonstration_rows import demonstration_rows
 
@@ -216,6 +219,36 @@ def test_a_stopped_run_can_go_on(endpoint: FakeEndpoint, tmp_path: Path, start: 
     assert "control stop" in stopped["reason"]
     assert second.returncode == 0
     assert status(folder)["state"] == "finished"
+
+
+def test_a_pipe_in_its_folder_does_not_hold_up_a_run(endpoint: FakeEndpoint, tmp_path: Path, start: Start) -> None:
+    folder = tmp_path / "run"
+    process = start(endpoint, folder, **{"extra.n": 40})
+    wait_for(answers(endpoint, 5))
+
+    os.mkfifo(folder / "control.json")
+    os.mkfifo(folder / "samples.jsonl")
+    _, err = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0
+    assert "control.json is no command" in err
+    assert status(folder)["state"] == "finished"
+
+
+def test_a_stream_that_hangs_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hangs, freed = threading.Event(), threading.Event()
+
+    class Stuck:
+        def update(self, _status: Mapping[str, Any]) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                hangs.set()
+                freed.wait()
+
+    with Watch(tmp_path, stop=StopSignal(), about={}, observer=Stuck(), join_seconds=0.1):
+        assert hangs.wait(PATIENCE)
+    freed.set()
+
+    assert "the end of the run cannot be told" in caplog.text
 
 
 def test_a_killed_run_is_shown_as_dead(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from nemo_evaluator.cli.terminal_text import harmless_line
 from nemo_evaluator.cli.words import say
-from nemo_evaluator.core.control import WAIT_SECONDS, Verb, send
+from nemo_evaluator.core.command_file import MOST_AT_ONCE, Verb
+from nemo_evaluator.core.control import WAIT_SECONDS, send
 
 _EPILOG = """\b
 Examples:
@@ -47,12 +49,15 @@ def control(*, output_dir: Path, command: Verb, value: str | None, upstream: str
         raise click.UsageError(f"{command} takes no {'value' if value is not None else '--upstream'}.")
     limit = _limit(value) if command == "concurrency" else None
     answer = send(output_dir, command, value=limit, upstream=upstream, wait_seconds=wait_seconds)
-    say(f"{output_dir}: {answer.message}")
+    say(f"{output_dir}: {harmless_line(answer.message)}")
 
 
 def _limit(value: str | None) -> int | None:
     if value == "off":
         return None
-    if value is None or not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise click.UsageError("concurrency needs a whole number of at least 1, or off.")
-    return int(value)
+    # A number of thousands of digits cannot even be read.
+    is_number = value is not None and value.isascii() and value.isdigit() and len(value) <= len(str(MOST_AT_ONCE))
+    limit = int(value) if value is not None and is_number else 0
+    if not 1 <= limit <= MOST_AT_ONCE:
+        raise click.UsageError(f"concurrency needs a whole number of at least 1 and at most {MOST_AT_ONCE:,}, or off.")
+    return limit

@@ -13,6 +13,7 @@ import click
 
 import nemo_evaluator
 from nemo_evaluator.cli.ending import end
+from nemo_evaluator.cli.terminal_text import harmless
 from nemo_evaluator.cli.words import say
 from nemo_evaluator.errors import EvaluatorError, UsageError
 
@@ -149,7 +150,7 @@ def main(args: list[str]) -> int:
 def _words(error: Exception) -> str:
     """What a user is told about an error."""
     if isinstance(error, EvaluatorError):
-        return f"Error: {error}"
+        return f"Error: {harmless(str(error))}"
     if isinstance(error, OSError):
         return f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     return (

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemo_evaluator.cli.ending import OnlyPrinted
+from nemo_evaluator.cli.terminal_text import harmless, harmless_line
 from nemo_evaluator.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _SHOWN_ON_TERMINALS = 50
 _LONGEST_PROBLEM = 80
-# Controls, and marks that turn the direction of text: an answer must not move the cursor or hide what it says.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _HEADS = ("id", "time", "endpoint", "sample", "status", "tokens", "seconds", "outcome")
 
 EXAMPLES = """\b
@@ -130,7 +128,7 @@ def _cells(record: Record) -> tuple[str, ...]:
         f"{record.seconds:.2f}",
         outcome[:_LONGEST_PROBLEM],
     )
-    return tuple(" ".join(_safe(cell).split()) for cell in cells)
+    return tuple(harmless_line(cell) for cell in cells)
 
 
 def _table(reader: StoreReader, selection: Selection, limit: int | None) -> None:
@@ -161,10 +159,10 @@ def _show(reader: StoreReader, id_: int, *, as_json: bool) -> None:
         return
     for name, value in asdict(record).items():
         if value is not None:
-            click.echo(f"{name + ':':<22} {_safe(str(value))}")
+            click.echo(f"{name + ':':<22} {harmless(str(value))}")
     click.echo(f"\nRequest:\n{_pretty(texts.request)}\n\nHeaders of the answer:")
     for name, value in texts.response_headers:
-        click.echo(_safe(f"{name}: {value}"))
+        click.echo(harmless(f"{name}: {value}"))
     click.echo(f"\nAnswer:\n{_pretty(texts.response)}")
 
 
@@ -172,15 +170,9 @@ def _pretty(body: bytes) -> str:
     if not body:
         return "(empty, or not kept)"
     try:
-        return _safe(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+        return harmless(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):
-        return _safe(body.decode(errors="replace"))
-
-
-def _safe(text: str) -> str:
-    """`text` with characters that would act on a terminal written out."""
-    escaped = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-    return escaped.encode(errors="backslashreplace").decode()
+        return harmless(body.decode(errors="replace"))
 
 
 def _export(reader: StoreReader, selection: Selection, limit: int | None, output: Path | None) -> None:

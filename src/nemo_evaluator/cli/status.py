@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemo_evaluator.cli.ending import OnlyPrinted
+from nemo_evaluator.cli.terminal_text import harmless_line
 from nemo_evaluator.core.status import RunStatus, read_status
 from nemo_evaluator.core.status_words import duration, errors, money, per_second, samples, time_left
 
@@ -34,7 +35,7 @@ _EPILOG = """\b
 Exit codes:
   0  every run goes on or is finished
   1  a run failed, was interrupted, died, or does not respond
-  2  a folder holds no run
+  2  a folder holds no run, or a status.json that cannot be read
 
 \b
 Examples:
@@ -74,7 +75,11 @@ def _show(found: Sequence[RunStatus], *, as_json: bool, again: bool, over: bool)
 
 def _lines(run: RunStatus) -> Iterator[str]:
     yield f"{run.folder}: {_headline(run)}"
-    yield from (f"  {name:<9} {text}" for name, text in _rows(run))
+    yield from _row_lines(run)
+
+
+def _row_lines(run: RunStatus) -> Iterator[str]:
+    yield from (f"  {harmless_line(name):<9} {harmless_line(text)}" for name, text in _rows(run))
 
 
 def _draw(found: Sequence[RunStatus], *, again: bool, over: bool) -> None:
@@ -87,7 +92,7 @@ def _draw(found: Sequence[RunStatus], *, again: bool, over: bool) -> None:
         state, _, more = _headline(run).partition(" ")
         title = Text(f"{run.folder}  ", style="bold")
         parts.append(title.append(state, style=f"bold {_COLOURS.get(run.state, 'cyan')}").append(f" {more}"))
-        parts += [_bar(run), *(Text(f"  {name:<9} {text}") for name, text in _rows(run)), Text()]
+        parts += [_bar(run), *map(Text, _row_lines(run)), Text()]
     if again:
         console.clear()
         parts.append(Text("" if over else "Ctrl-C ends the watching, not the run.", style="dim"))
@@ -117,7 +122,7 @@ def _headline(run: RunStatus) -> str:
         parts.append(f"process {document['pid']} on {document['host']}")
     if not run.is_alive and run.silent_seconds is not None:
         parts.append(f"last heard of {duration(run.silent_seconds)} ago")
-    return ", ".join(parts)
+    return harmless_line(", ".join(parts))
 
 
 def _rows(run: RunStatus) -> Iterator[tuple[str, str]]:

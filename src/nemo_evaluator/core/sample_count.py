@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from nemo_evaluator.files import open_regular
+
 READ_BYTES = 8 * 1024 * 1024
 """So much is read at once, unless a line is longer: the run must not wait for its watcher."""
 
@@ -38,7 +40,7 @@ class SampleCount:
 
     def __post_init__(self) -> None:
         try:
-            with self.path.open("rb") as file:
+            with os.fdopen(open_regular(self.path), "rb") as file:
                 self._file = os.fstat(file.fileno()).st_ino
                 self._former_end = _end_of_lines(file)
         except OSError:
@@ -52,7 +54,7 @@ class SampleCount:
     def update(self) -> bool:
         """Count what has been added; returns whether there is more to read at once."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_regular(self.path)
         except OSError:
             return False
         try:

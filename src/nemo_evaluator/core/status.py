@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nemo_evaluator.core.status_form import ENDED, flaw_of
 from nemo_evaluator.errors import UsageError
+from nemo_evaluator.files import open_regular
 
 STATUS_FILE = "status.json"
 FORMAT = 1
 """Version of the document; a reader refuses a later one."""
 
-ENDED = ("finished", "failed", "interrupted")
 DIED = "died"
 UNRESPONSIVE = "unresponsive"
 SILENT_SECONDS = 10.0
@@ -87,8 +88,8 @@ def write_status(folder: Path, document: Mapping[str, Any]) -> None:
     path = folder / STATUS_FILE
     # The run holds its folder, so that nobody else uses this name.
     temporary = folder / f".{STATUS_FILE}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(temporary, flags, 0o644), "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(open_regular(temporary, flags), "wb") as file:
         file.write(json.dumps(document, indent=1).encode() + b"\n")
     temporary.replace(path)
 
@@ -100,12 +101,15 @@ def read_status(folder: Path) -> RunStatus:
         UsageError: there is no folder, no run in it, or its status cannot be read.
     """
     document = _load(folder)
-    if not isinstance(document, dict) or not {"state", "format", "updated", "clock", "process"} <= document.keys():
-        raise UsageError(f"{folder / STATUS_FILE} is not the status of a run")
+    if not isinstance(document, dict) or type(document.get("format")) is not int:
+        raise UsageError(f"{folder / STATUS_FILE} is not the status of a run: it has no format")
     if document["format"] > FORMAT:
         raise UsageError(
             f"{folder / STATUS_FILE} was written by a later version of nemo-evaluator; use that one to read it"
         )
+    flaw = flaw_of(document)
+    if flaw is not None:
+        raise UsageError(f"{folder / STATUS_FILE} is not the status of a run: {flaw}")
     state, silent = _state_from_here(document)
     return RunStatus(folder=folder, state=state, silent_seconds=silent, document=document)
 
@@ -114,13 +118,13 @@ def _load(folder: Path) -> Any:
     path = folder / STATUS_FILE
     for _ in range(_TRIES):
         try:
-            with path.open("rb") as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 return json.loads(file.read(_MOST_BYTES))
         except FileNotFoundError:
             raise UsageError(_absence(folder)) from None
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-        except ValueError:
+        except (ValueError, RecursionError):
             # After a loss of power it may be empty, until the run that goes on writes the next one.
             time.sleep(0.1)
     raise UsageError(f"{path} is damaged")

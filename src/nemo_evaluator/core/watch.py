@@ -17,7 +17,7 @@ from nemo_evaluator.adapters.proxy import RunningProxy
 from nemo_evaluator.adapters.redaction import redact_text
 from nemo_evaluator.adapters.stats import ProxyStats
 from nemo_evaluator.adapters.steering import EndpointLimit
-from nemo_evaluator.core.control import ANSWERS_KEPT, POLL_SECONDS, Answer, Command, CommandFile
+from nemo_evaluator.core.command_file import ANSWERS_KEPT, POLL_SECONDS, Answer, Command, CommandFile
 from nemo_evaluator.core.live import Observer
 from nemo_evaluator.core.rates import RecentRate
 from nemo_evaluator.core.sample_count import SampleCount
@@ -32,6 +32,8 @@ from nemo_evaluator.core.stop_signal import StopSignal
 from nemo_evaluator.errors import EndpointAwayError, EvaluatorError, InterruptedRun, UsageError
 
 WRITE_SECONDS = 1.0
+JOIN_SECONDS = 10.0
+"""How long a run that has ended waits for the thread that tells of it, which may hang in a file system or a stream."""
 SAMPLES_FILE = "samples.jsonl"
 
 _log = logging.getLogger(__name__)
@@ -45,10 +47,17 @@ class Watch:
         stop: by which `stop` ends the run.
         about: what the run is: task, harness and model, for readers.
         observer: is told each status.
+        join_seconds: how long to wait at the end for what is being written or told.
     """
 
     def __init__(
-        self, output_dir: Path, *, stop: StopSignal, about: Mapping[str, Any], observer: Observer | None = None
+        self,
+        output_dir: Path,
+        *,
+        stop: StopSignal,
+        about: Mapping[str, Any],
+        observer: Observer | None = None,
+        join_seconds: float = JOIN_SECONDS,
     ) -> None:
         self._folder = output_dir
         self._stop = stop
@@ -71,6 +80,7 @@ class Watch:
         self._is_over = threading.Event()
         self._lock = threading.Lock()
         self._write_failed = False
+        self._join_seconds = join_seconds
         self._thread = threading.Thread(target=self._watch, name="run-watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -83,9 +93,13 @@ class Watch:
         # A second signal must not keep the last word from being written.
         with self._stop.deferred():
             self._is_over.set()
-            self._thread.join()
+            self._thread.join(self._join_seconds)
             self._end(error)
-            self._tell()
+            if self._thread.is_alive():
+                # What holds it up would hold up this thread as well.
+                _log.error("the end of the run cannot be told in %s: what was told before still hangs", self._folder)
+            else:
+                self._tell()
 
     def enter(self, state: str) -> None:
         """Say that a new part of the run begins."""

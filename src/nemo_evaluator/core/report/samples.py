@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import orjson
 
 from nemo_evaluator.adapters.sample_header import sample_header
 from nemo_evaluator.core.report.text import number, shown
+from nemo_evaluator.files import open_regular
 
 FILE_NAME = "samples.jsonl"
 MAX_SHOWN = 200
@@ -90,7 +92,7 @@ def read_samples(output_dir: Path) -> Samples | None:
     """
     samples = Samples()
     try:
-        file = (output_dir / FILE_NAME).open("rb")
+        file = os.fdopen(open_regular(output_dir / FILE_NAME), "rb")
     except FileNotFoundError:
         return None
     with file:
