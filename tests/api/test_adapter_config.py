@@ -169,6 +169,22 @@ def test_null_stands_for_the_default() -> None:
     config = AdapterConfig.model_validate({"use_caching": None, "end_reasoning_token": None, "html_report_size": None})
     assert (config.use_caching, config.end_reasoning_token, config.html_report_size) == (True, "</think>", 5)
     assert config.model_dump() == {}
+    assert AdapterConfig.model_validate({"upstreams": {"judge": None}}).upstreams == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "default"),
+    [("use_caching", False, True), ("use_reasoning", True, False), ("caching_dir", "/c", None)],
+)
+def test_null_stands_for_the_default_where_it_is_assigned(name: str, value: Any, default: Any) -> None:
+    config = AdapterConfig.model_validate({name: value})
+    setattr(config, name, None)
+    assert getattr(config, name) == default
+    assert config == AdapterConfig()
+    assert config.model_dump() == {}
+    assert config.output_dir is None
+    with pytest.raises(ValidationError):
+        config.html_report_size = -1
 
 
 @pytest.mark.parametrize(

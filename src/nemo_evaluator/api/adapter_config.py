@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -68,6 +68,20 @@ class _Strict(BaseModel):
             raise ValueError(f"unknown key {unknown!r}.{did_you_mean(unknown, known)} Known: {', '.join(known)}")
         # A null stands for the default, in every layer of a configuration.
         return {key: value for key, value in data.items() if value is not None}
+
+    if not TYPE_CHECKING:  # with it, mypy would let any attribute be set
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            fields = type(self).model_fields
+            field = fields.get(name)
+            is_reset = value is None and field is not None and not field.is_required()
+            super().__setattr__(name, field.get_default(call_default_factory=True) if is_reset else value)
+            if is_reset:
+                self.model_fields_set.discard(name)
+            # Validation sees all fields at each assignment, and drops the nulls among them.
+            for other, info in fields.items():
+                if other not in self.__dict__:
+                    self.__dict__[other] = info.get_default(call_default_factory=True)
 
     @classmethod
     def _known_keys(cls) -> tuple[str, ...]:
@@ -172,6 +186,13 @@ class ChainConfig(_Strict):
     def _names_are_interceptors(cls, value: Any) -> Any:
         if isinstance(value, list):
             return [{"name": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("upstreams", mode="before", check_fields=False)
+    @classmethod
+    def _null_is_no_upstream(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: upstream for name, upstream in value.items() if upstream is not None}
         return value
 
     @field_validator("headers_to_add", mode="before")

@@ -21,6 +21,10 @@ IGNORED_ROOTS = ("command", "fingerprint", "framework_name", "pkg_name")
 FREE_ROOTS = ("metadata", "global_adapter_config")
 
 _ADAPTER = ("target", "api_endpoint", "adapter_config")
+_SECTIONS = frozenset(
+    {("config",), ("config", "params"), ("config", "params", "extra"), ("target",), ("target", "api_endpoint")}
+)
+"""Mappings that every configuration has: in YAML they are often left empty, which means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ def _with_one_name_for_the_key(values: Mapping[str, Any], source: str) -> Mappin
 def lay_over(
     lower: Mapping[str, Any], upper: Mapping[str, Any], *, source: str, keys: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """`upper` laid over `lower`; null replaces a value, but leaves a mapping as it is (an empty YAML section).
+    """`upper` laid over `lower`; null resets what is below it, but an empty section such as `params:` says nothing.
 
     Raises:
         MisconfigurationError: `upper` has a value where `lower` has a mapping; `source` names it in the message.
@@ -144,9 +148,12 @@ def lay_over(
             merged[key] = value
         elif isinstance(value, Mapping):
             merged[key] = lay_over(below, value, source=source, keys=(*keys, str(key)))
-        elif value is not None and _is_switch((*keys, str(key))):
+        elif value is None:
+            if (*keys, str(key)) not in _SECTIONS:
+                merged[key] = None
+        elif _is_switch((*keys, str(key))):
             merged[key] = value
-        elif value is not None:
+        else:
             place = ".".join((*keys, str(key)))
             raise MisconfigurationError(f"{source}: {place}: must be a mapping, not {type(value).__name__}")
     return merged
