@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from nemo_evaluator.adapters.chain import check_api_url, check_endpoint_type, notices, resolve_chain
+from nemo_evaluator.adapters.registry import BUILT_IN, check
 from nemo_evaluator.api.adapter_config import AdapterConfig, InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
 
@@ -161,6 +162,23 @@ def test_beside_a_list_a_key_that_is_given_adds_its_interceptor() -> None:
     assert _names(interceptors=["reasoning"], retry=True) == ["reasoning", "retry", "endpoint"]
     assert _names(interceptors=["reasoning"], retry=False) == ["reasoning", "endpoint"]
     assert _names(interceptors=["caching", "concurrency"], retry={"max_attempts": 2})[:2] == ["caching", "retry"]
+    # Also where it repeats the default, which holds without a list only.
+    assert _names(interceptors=["reasoning"], use_caching=True) == ["reasoning", "caching", "endpoint"]
+    assert _names(interceptors=["reasoning"], tracking_requests_stats=True) == [
+        "response_stats",
+        "reasoning",
+        "endpoint",
+    ]
+    assert _names(interceptors=["caching"], use_caching=True) == ["caching", "endpoint"]
+
+
+@pytest.mark.parametrize(
+    "entry", [{"name": "caching", "config": {"cache_dir": None}}, {"name": "retry", "config": {"max_attempts": None}}]
+)
+def test_a_parameter_that_is_null_stands_for_its_default(entry: dict[str, Any]) -> None:
+    kind = BUILT_IN[entry["name"]]
+    (listed, _) = _chain(interceptors=[entry])
+    assert check(listed, place="", known=BUILT_IN) == kind.parameters()
 
 
 def test_failed_requests_are_logged_beside_any_list() -> None:
@@ -185,12 +203,12 @@ def test_the_forms_may_be_mixed_where_it_is_clear_what_is_meant() -> None:
         "use_request_logging": True,
     }
     assert _names(**mixed) == ["system_message", "payload_modifier", "request_logging", "reasoning", "endpoint"]
-    # Off is off, and defaults that are repeated change nothing.
+    # Off is off.
     assert _names(interceptors=["reasoning"], use_caching=False, use_system_prompt=False) == ["reasoning", "endpoint"]
 
 
 def test_a_written_configuration_resolves_to_the_same_chain() -> None:
-    config = _config(interceptors=["reasoning"], use_request_logging=True)
+    config = _config(interceptors=["reasoning"], use_request_logging=True, use_caching=True)
     again = AdapterConfig.model_validate(config.model_dump(mode="json"))
     assert resolve_chain(again, output_dir=RUN) == resolve_chain(config, output_dir=RUN)
 
@@ -220,6 +238,7 @@ def test_a_written_configuration_resolves_to_the_same_chain() -> None:
         ),
         ({"use_system_prompt": True}, "custom_system_prompt is not given"),
         ({"interceptors": ["endpoint", "endpoint"]}, "stand there once"),
+        ({"interceptors": ["caching", "reasoning", "caching"]}, r"interceptors: 'caching' stands there twice"),
         ({"interceptors": [{"name": "endpoint", "enabled": False}]}, "must be enabled"),
         ({"interceptors": [{"name": "endpoint", "config": {"timeout": 1}}]}, "'endpoint' has no parameter 'timeout'"),
         (
@@ -291,6 +310,24 @@ def test_nobody_is_told_about_defaults() -> None:
         ),
         ({"start_reasoning_token": "x"}, ["start_reasoning_token has no effect, because process_reasoning_traces"]),
         ({"mode": "client"}, ["mode 'client' is served by the proxy"]),
+        (
+            {"generate_html_report": False, "html_report_size": 5, "include_json": True},
+            [
+                "html_report_size has no effect, because generate_html_report is false",
+                "include_json has no effect, because generate_html_report is false",
+            ],
+        ),
+        ({"save_requests": True}, ["adapter_config: save_requests has no effect: with use_caching every exchange"]),
+        (
+            {
+                "interceptors": [
+                    {"name": "caching", "config": {"reuse_cached_responses": True, "save_responses": False}}
+                ]
+            },
+            ["interceptors[0]: save_responses has no effect: with reuse_cached_responses every exchange"],
+        ),
+        ({"interceptors": [{"name": "caching", "config": {"save_requests": True}}], "use_caching": True}, []),
+        ({"output_dir": "/elsewhere"}, ["output_dir has no effect: the folder of the run is config.output_dir"]),
         ({"headers_to_add": {"Host": "x", "X-A": "1"}}, ["headers_to_add: Host belongs to the connection"]),
     ],
 )

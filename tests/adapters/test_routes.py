@@ -205,6 +205,8 @@ def test_what_is_wrong_with_a_judge_is_refused(upstreams: dict[str, Any], messag
     [
         ({}, ("html", "json"), None),
         ({"include_json": False, "html_report_size": 9}, ("html",), 9),
+        # As many as by default, and yet somebody said so.
+        ({"html_report_size": 5}, ("html", "json"), 5),
         ({"generate_html_report": False}, (), None),
         ({"interceptors": ["caching"]}, ("html", "json"), None),
         ({"post_eval_hooks": ["post_eval_report"]}, ("html",), None),
@@ -224,3 +226,27 @@ def test_which_report_is_asked_for(adapter: dict[str, Any], types: tuple[str, ..
 def test_hook_and_flags_cannot_both_set_up_the_report() -> None:
     with pytest.raises(MisconfigurationError, match="html_report_size and the hook 'post_eval_report' both"):
         routes(post_eval_hooks=["post_eval_report"], html_report_size=9)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        ([HOOK, "post_eval_report"], "'post_eval_report' stands there twice"),
+        (
+            [{"name": "post_eval_report", "config": {"report_types": []}}],
+            "'report_types': must name html, json or both",
+        ),
+    ],
+)
+def test_a_report_is_set_up_once_and_has_a_form(hooks: list[Any], message: str) -> None:
+    with pytest.raises(MisconfigurationError, match=message):
+        routes(post_eval_hooks=hooks)
+
+
+def test_a_judge_that_asks_for_a_store_has_one_where_the_model_has_none() -> None:
+    judge = {"url": JUDGE, "use_caching": True}
+    _, with_own = routes({"judge": {"url": None}}, use_caching=False, upstreams={"judge": judge})
+    _, shared = routes({"judge": {"url": None}}, caching_dir="/c", upstreams={"judge": judge})
+
+    assert [entry.config["cache_dir"] for entry in with_own.chain if entry.name == "caching"] != ["/c"]
+    assert [entry.config["cache_dir"] for entry in shared.chain if entry.name == "caching"] == ["/c"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from nemo_evaluator.adapters import flags
 from nemo_evaluator.adapters.discovery import discover_interceptors
 from nemo_evaluator.adapters.interceptors.payload_modifier import FRAMING_HEADERS
+from nemo_evaluator.adapters.post_eval_report import report_notices
 from nemo_evaluator.adapters.registration import STAGES
 from nemo_evaluator.adapters.registry import BUILT_IN, ENDPOINT, HOOKS, Kind, check
 from nemo_evaluator.adapters.upstream import ENDPOINT_SUFFIXES
@@ -19,6 +20,8 @@ __all__ = ["check_api_url", "check_endpoint_type", "links", "names", "notices", 
 _NEEDS_CHAT = ("system_message",)
 _CHAT_TYPES = ("chat", "vlm", "undefined")
 _RANK = {name: rank for rank, name in enumerate(BUILT_IN)}
+_STORE = "caching"
+_LIMITS = ("save_requests", "save_responses", "max_saved_requests", "max_saved_responses")
 _OUTERMOST = ("failed_request_logging",)
 """Shared by both forms: with any list, it watches from outside."""
 
@@ -82,13 +85,15 @@ def links(
                 f"{place}: {', '.join(changed)} and the entry {name!r} of interceptors both set up the same "
                 "interceptor. Keep the entry and give it the parameters, or remove it and keep the flags."
             )
-    for name, entry in flags.entries(config, output_dir=folder, only_changed=bool(config.interceptors)).items():
+    for name, entry in flags.entries(config, output_dir=folder, only_given=bool(config.interceptors)).items():
+        if name in listed:
+            continue
         same = [index for index, other in enumerate(merged) if _stage(other.name, known) == _stage(name, known)]
         try:
             merged.insert(_place(name, merged, same), entry)
         except LookupError:
             raise MisconfigurationError(
-                f"{place}: where {name!r}, switched on by {', '.join(flags.GROUPS[name].changed(config))}, goes among "
+                f"{place}: where {name!r}, switched on by {', '.join(flags.GROUPS[name].given(config))}, goes among "
                 f"the interceptors of the list is not clear. Write {name!r} into the list, at its place, and remove "
                 "the flags."
             ) from None
@@ -114,6 +119,10 @@ def notices(config: AdapterConfig | None) -> tuple[str, ...]:
             for name in _idle(chain, group)
         ]
         told += _framing_headers(chain, place)
+        told += _needless_limits(chain, place)
+    told += report_notices(config)
+    if config.output_dir is not None:
+        told.append("adapter_config: output_dir has no effect: the folder of the run is config.output_dir")
     if config.mode == "client":
         told.append("adapter_config: mode 'client' is served by the proxy, like mode 'server'")
     return tuple(told)
@@ -164,6 +173,8 @@ def _refuse_impossible(config: ChainConfig, place: str) -> None:
             raise MisconfigurationError(
                 f"{place}.{flag}: the interceptor {name!r} is not part of the public interface; remove the flag"
             )
+    if sum(entry.name == _STORE and entry.enabled for entry in config.interceptors) > 1:
+        raise MisconfigurationError(f"{place}.interceptors: {_STORE!r} stands there twice; keep one of them")
     endpoints = [entry for entry in config.interceptors if entry.name == ENDPOINT]
     if len(endpoints) > 1 or any(not entry.enabled for entry in endpoints):
         raise MisconfigurationError(
@@ -200,6 +211,17 @@ def _idle(config: ChainConfig, group: flags.FlagGroup) -> list[str]:
     if group.switch is None or getattr(config, group.switch) is not False:
         return []
     return [name for name in group.settings if config.was_changed(name)]
+
+
+def _needless_limits(config: ChainConfig, place: str) -> list[str]:
+    """What says which texts are kept for looking at, although all are kept to be given again."""
+    given = {name for name in _LIMITS if name in config.model_fields_set or config.was_changed(name)}
+    told = {f"{place}: {name}": "use_caching" for name in _LIMITS if config.use_caching and name in given}
+    for index, entry in enumerate(config.interceptors):
+        if entry.name == _STORE and entry.enabled and entry.config.get("reuse_cached_responses"):
+            names = [name for name in _LIMITS if entry.config.get(name) is not None]
+            told |= {f"{place}.interceptors[{index}]: {name}": "reuse_cached_responses" for name in names}
+    return [f"{what} has no effect: with {why} every exchange is kept whole" for what, why in told.items()]
 
 
 def _framing_headers(config: ChainConfig, place: str) -> list[str]:

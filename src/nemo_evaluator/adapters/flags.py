@@ -40,6 +40,12 @@ class FlagGroup:
         given = config.model_fields_set if self.switch in SWITCHES else frozenset[str]()
         return [name for name in self.names if config.was_changed(name) or name in given]
 
+    def given(self, config: ChainConfig) -> list[str]:
+        """Those that differ from their defaults, and the switch when it was given, be it as it is by default."""
+        switched = self.switch is not None and self.switch in config.model_fields_set
+        changed = self.changed(config)
+        return [name for name in self.names if name in changed or (switched and name == self.switch)]
+
 
 def _only_set(**parameters: Any) -> Config:
     return {name: value for name, value in parameters.items() if value is not None}
@@ -183,13 +189,13 @@ GROUPS: dict[str, FlagGroup] = {
 }
 
 
-def entries(config: ChainConfig, *, output_dir: Path, only_changed: bool = False) -> dict[str, InterceptorConfig]:
+def entries(config: ChainConfig, *, output_dir: Path, only_given: bool = False) -> dict[str, InterceptorConfig]:
     """The entries that the flags of `config` stand for, by name, in order, without the endpoint.
 
     Args:
         config: the configuration.
         output_dir: the folder of the run; `config.output_dir` comes second.
-        only_changed: leave out what is on by default only.
+        only_given: leave out what is on by default only.
 
     Raises:
         MisconfigurationError: flags that need each other are not all given.
@@ -198,7 +204,7 @@ def entries(config: ChainConfig, *, output_dir: Path, only_changed: bool = False
     # In the order of the generated chain.
     for name in (name for name in BUILT_IN if name in GROUPS):
         group = GROUPS[name]
-        if only_changed and not group.changed(config):
+        if only_given and not group.given(config):
             continue
         parameters = group.parameters(config, output_dir)
         if parameters is not None:

@@ -149,7 +149,14 @@ def _with_shared(
     """The chain of a judge with what is one for the whole run; a list stands for itself."""
     if upstream.interceptors:
         return chain
-    shared = [name for name in _SHARED if not flags.GROUPS[name].changed(upstream)]
+    of_model = {entry.name for entry in model.chain}
+    groups = {name: flags.GROUPS[name] for name in _SHARED}
+    # Where the model has none, a judge that asks for one has its own.
+    shared = [
+        name
+        for name, group in groups.items()
+        if not group.changed(upstream) and (name in of_model or not group.given(upstream))
+    ]
     links = [entry for entry in chain if entry.name not in (*shared, ENDPOINT)]
     links += [entry for entry in model.chain if entry.name in shared]
     order = {name: (STAGES.index(kind.stage), rank) for rank, (name, kind) in enumerate(BUILT_IN.items())}
