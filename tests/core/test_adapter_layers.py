@@ -122,6 +122,49 @@ def test_a_switch_replaces_parameters_of_a_lower_layer(overrides: str, attempts:
     assert links(resolved(overrides=f"target.api_endpoint.adapter_config.{overrides}")).get("retry") == attempts
 
 
+@pytest.mark.parametrize(
+    ("overrides", "link", "expected"),
+    [
+        ("budget=null", "budget", None),
+        ("retry=null", "retry", {}),
+        ("params_to_add=null", "payload_modifier", None),
+        ("=null", "request_logging", None),
+    ],
+)
+def test_null_resets_what_lower_layers_set(overrides: str, link: str, expected: dict[str, Any] | None) -> None:
+    given = links(resolved(config__type="other"))
+    place = "target.api_endpoint.adapter_config"
+    override = f"{place}{'' if overrides.startswith('=') else '.'}{overrides}"
+    reset = links(resolved(overrides=override, config__type="other"))
+
+    assert given[link]
+    assert reset.get(link) == expected
+
+
+def test_null_resets_judges_of_lower_layers() -> None:
+    adapter = "{upstreams: {judge: {url: 'http://j/v1', retry: {max_attempts: 2}}}}"
+    run_config = f"target: {{api_endpoint: {{adapter_config: {adapter}}}}}"
+    place = "target.api_endpoint.adapter_config"
+
+    assert len(resolve_routes(resolved(run_config).evaluation, "out")) == 2
+    for overrides in (f"{place}.upstreams=null", f"{place}.upstreams.judge=null", f"{place}=null"):
+        assert len(resolve_routes(resolved(run_config, overrides).evaluation, "out")) == 1
+
+
+def test_an_empty_section_resets_nothing() -> None:
+    for run_config in (
+        "config:",
+        "config: {params:}",
+        "config: {params: {extra:}}",
+        "target:",
+        "target: {api_endpoint:}",
+    ):
+        result = resolved(run_config)
+        assert result.evaluation.config.params is not None
+        assert result.evaluation.config.params.extra == {"judge": {"url": None}}
+        assert links(result)["retry"] == {"max_attempts": 7}
+
+
 def test_a_judge_of_a_lower_layer_can_be_switched_off() -> None:
     run_config = (
         "target: {api_endpoint: {adapter_config: {upstreams: {judge: {url: 'http://j/v1', retry: {max_attempts: 2}}}}}}"
@@ -249,10 +292,20 @@ def refused(folder: Path, former: str, now: str) -> str:
         ("use_reasoning=true", "use_reasoning=true, caching_dir=/x"),
         ("use_reasoning=true", "process_reasoning_traces=true"),
         ("", "upstreams.judge=false"),
+        ("interceptors=[caching, reasoning]", "interceptors=[{name: reasoning, config: {end_reasoning_token: null}}]"),
     ],
 )
 def test_what_changes_neither_requests_nor_answers_may_change(tmp_path: Path, former: str, now: str) -> None:
     assert refused(tmp_path, former, now) == ""
+
+
+@pytest.mark.parametrize(
+    "now", ["upstreams.judge.url='http://j/v1'", "upstreams.judge.parameter=config.params.extra.judge.url"]
+)
+def test_a_judge_s_address_may_be_said_again(tmp_path: Path, definition: Path, now: str) -> None:
+    definition.write_text(DEFINITION.replace("judge: {url: null}", "judge: {url: 'http://j/v1'}"))
+    assert refused(tmp_path, "", now) == refused(tmp_path, now, "") == ""
+    assert "upstreams.judge.url" in refused(tmp_path, "", "upstreams.judge.url='http://k/v1'")
 
 
 @pytest.mark.parametrize(

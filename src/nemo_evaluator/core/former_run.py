@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from nemo_evaluator import strict_yaml
 from nemo_evaluator.adapters.chain import links
+from nemo_evaluator.adapters.judges import EXTRA, usual_parameter
 from nemo_evaluator.adapters.neutral import NEUTRAL, NEUTRAL_PARAMETERS
 from nemo_evaluator.adapters.registry import BUILT_IN
-from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig
+from nemo_evaluator.api.adapter_config import AdapterConfig, ChainConfig, InterceptorConfig, UpstreamConfig
 from nemo_evaluator.core.fingerprint import FINGERPRINT, changes
 from nemo_evaluator.core.layers import look_up
 from nemo_evaluator.errors import EvaluatorError, UsageError
@@ -74,22 +75,17 @@ def _compared(document: Mapping[str, Any]) -> dict[str, Any]:
         if key not in _MAY_CHANGE and not key.startswith((f"{_ADAPTER}.", f"{_ADAPTER}["))
     }
     _, adapter = look_up(document, _ADAPTER.split("."))
-    return {**plain, **dict(_flat(_effects(adapter), _ADAPTER))}
+    return {**plain, **dict(_flat(_effects(adapter, document), _ADAPTER))}
 
 
-def _effects(adapter: Any) -> Any:
+def _effects(adapter: Any, document: Mapping[str, Any]) -> Any:
     """What of an adapter's configuration changes requests or answers, whichever form says it."""
     try:
         config = AdapterConfig.model_validate(adapter or {})
         return {
             "interceptors": _links(config),
             **{
-                f"upstreams.{name}": {
-                    # As the model's, a judge's address may change, but one is not put in the place of none.
-                    "url": "given" if upstream.url else None,
-                    "parameter": upstream.parameter,
-                    "interceptors": _links(upstream),
-                }
+                f"upstreams.{name}": {**_address(name, upstream, document), "interceptors": _links(upstream)}
                 for name, upstream in config.upstreams.items()
                 if upstream.enabled
             },
@@ -97,6 +93,18 @@ def _effects(adapter: Any) -> Any:
     except (ValidationError, EvaluatorError):
         # Another version's, perhaps: then it has to be the same word for word.
         return adapter
+
+
+def _address(name: str, upstream: UpstreamConfig, document: Mapping[str, Any]) -> dict[str, str | None]:
+    """What of a judge's address counts: as the model's it may change, but one is not put in the place of another's."""
+    _, extra = look_up(document, EXTRA)
+    usual = usual_parameter(extra if isinstance(extra, Mapping) else None, name)
+    keys = tuple(upstream.parameter.split(".")) if upstream.parameter else usual
+    _, at_parameter = look_up(document, keys) if keys else (False, None)
+    return {
+        "url": "given" if upstream.url and upstream.url != at_parameter else None,
+        "parameter": ".".join(keys) if keys and keys != usual else None,
+    }
 
 
 def _links(config: ChainConfig) -> dict[str, Any]:
@@ -113,7 +121,7 @@ def _told(entry: InterceptorConfig) -> dict[str, Any]:
     return {
         key: value
         for key, value in entry.config.items()
-        if key not in NEUTRAL_PARAMETERS and not (key in fields and fields[key].default == value)
+        if key not in NEUTRAL_PARAMETERS and not (key in fields and (value is None or fields[key].default == value))
     }
 
 
