@@ -16,10 +16,10 @@ from tests.reliability.conftest import PARALLELISM, Case
 from nemo_evaluator.testing import FakeEndpoint, ModelRequest, RecordedRequest
 
 SOON = "target.api_endpoint.adapter_config.retry.base_seconds=0.02"
-CONNECTIONS = ("reset", "reset_mid_body", "truncated", "drip,seconds=0.3", "close")
+CONNECTIONS = ("reset", "reset_mid_body", "truncated", "drip,seconds=0.3")
 BODIES = ("malformed_json", "html", "empty", "error_body", "no_choices", "wrong_content_type")
 STATUSES = ("500", "502", "503", "504", "529", "408", "409", "425", "429", "500,retry_after=0.2")
-HARMLESS = ("drip,seconds=0.3", "close", "wrong_content_type")
+HARMLESS = ("drip,seconds=0.3", "wrong_content_type")
 """With these the answer is whole."""
 
 
@@ -70,6 +70,21 @@ def test_a_harness_that_knows_nothing_of_it_gets_the_right_score_too(published: 
 
     assert case.score(output_dir) == pytest.approx(case.questions.score)
     assert counted["answered"] == counted["sent"] == case.questions.count
+
+
+def test_connections_that_end_unannounced_cost_no_answer_twice(ours: Case, tmp_path: Path) -> None:
+    output_dir = tmp_path / "out"
+
+    with FakeEndpoint(ours.questions.answer, model_id="m", faults=["close,every=2"]) as endpoint:
+        assert ours.finish(endpoint.chat_url, output_dir) == 0, ours.log(output_dir)
+        asked = len(samples(endpoint))
+
+    assert ours.score(output_dir) == pytest.approx(ours.questions.score)
+    assert asked == ours.questions.count
+    counted = ours.coverage(output_dir)["requests"]
+    # Those that met the end of their connection were sent again, and the endpoint never saw them before.
+    assert counted["exchanges"] - counted["retried"] == asked
+    assert counted["answered"] == asked
 
 
 def test_a_third_of_all_exchanges_may_fail(ours: Case, tmp_path: Path) -> None:
