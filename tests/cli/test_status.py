@@ -34,7 +34,8 @@ def run(folder: Path, state: str = "running", **more: Any) -> None:
     document = {
         "format": 1, **whereabouts(), "task": "gpqa", "model": "m", "state": state, "updated": moment(time.time()),
         "clock": time.monotonic(), "elapsed_seconds": 75.0, "ended": None, "exit_code": None, "reason": None,
-        "metrics_url": None, "samples": samples_document(count, planned=4, rate=RecentRate(), paused=False),
+        "metrics_url": None, "store": None,
+        "samples": samples_document(count, planned=4, rate=RecentRate(), paused=False),
         "totals": totals_document(upstreams), "upstreams": upstreams, "answers": [],
     }  # fmt: skip
     write_status(folder, {**document, **more})

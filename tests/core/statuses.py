@@ -41,7 +41,7 @@ def status(state: str = "running", *, ago: float = 0.0, **more: Any) -> dict[str
         "updated": moment(time.time() - ago),
         "clock": time.monotonic() - ago,
         "elapsed_seconds": 75.0,
-        **dict.fromkeys(("ended", "exit_code", "reason", "metrics_url")),
+        **dict.fromkeys(("ended", "exit_code", "reason", "metrics_url", "store")),
         "samples": samples,
         "upstreams": {"model": UPSTREAM},
         "answers": [],

@@ -251,6 +251,48 @@ def test_a_stream_that_hangs_does_not_hold_up_the_end(tmp_path: Path, caplog: py
     assert "the end of the run cannot be told" in caplog.text
 
 
+def requests_of(capfd: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    capfd.readouterr()
+    assert main(["requests", *arguments, "--json"]) == 0
+    found: list[dict[str, Any]] = json.loads(capfd.readouterr().out)
+    return found
+
+
+def test_runs_that_share_a_store_tell_their_own_requests(
+    endpoint: FakeEndpoint, tmp_path: Path, start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yml"
+    config.write_text("target: {api_endpoint: {adapter_config: {caching_dir: shared}}}")
+    for name, count in (("first", 3), ("second", 5)):
+        process = start(endpoint, tmp_path / name, "--run_config", str(config), **{"extra.n": count})
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+
+    # This process has another working directory, so that the relative folder means nothing here.
+    assert len(requests_of(capfd, str(tmp_path / "first"))) == 3
+    assert len(requests_of(capfd, str(tmp_path / "second"))) == 2
+    assert len(requests_of(capfd, str(tmp_path / "second"), "--all")) == 5
+    report = json.loads((tmp_path / "second" / "report.json").read_text())
+    assert report["requests"]["count"] == 2
+
+
+def test_a_run_that_goes_on_with_another_store_tells_that_one(
+    endpoint: FakeEndpoint, tmp_path: Path, start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    first = start(endpoint, folder, **{"extra.n": 4})
+    first.communicate(timeout=PATIENCE)
+    config = tmp_path / "run.yml"
+    config.write_text("target: {api_endpoint: {adapter_config: {caching_dir: elsewhere}}}")
+    second = start(endpoint, folder, "--run_config", str(config), **{"extra.n": 4})
+    _, err = second.communicate(timeout=PATIENCE)
+
+    assert (first.returncode, second.returncode) == (0, 0), err
+    assert status(folder)["store"]["path"] == str(tmp_path / "elsewhere" / "requests.db")
+    assert len(requests_of(capfd, str(folder))) == 4
+    assert len(requests_of(capfd, str(tmp_path / "elsewhere"))) == 4
+
+
 def test_a_killed_run_is_shown_as_dead(
     endpoint: FakeEndpoint, tmp_path: Path, start: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ from nemo_evaluator.adapters.route import Route
 from nemo_evaluator.adapters.server import HarnessServer, ServedRoute
 from nemo_evaluator.adapters.stats import ProxyStats, StatsRecorder
 from nemo_evaluator.adapters.steering import Steering, steerable
+from nemo_evaluator.adapters.store.store import Store
 from nemo_evaluator.adapters.upstream import Upstream
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.errors import EvaluatorError, MisconfigurationError
@@ -160,6 +161,12 @@ class RunningProxy:
     def planned_samples(self) -> int | None:
         """How many samples the harness means to ask the model for; None where it has not said."""
         return self._served[MODEL].planned
+
+    @property
+    def store(self) -> tuple[Path, int | None] | None:
+        """The file of the run's store and the number of this start in it, once it has one; None without a store."""
+        found = next((one for one in tuple(self._shared.values()) if isinstance(one, Store)), None)
+        return None if found is None else (found.path, found.start)
 
     def stats(self, name: str = MODEL) -> ProxyStats:
         """What happened so far on the route `name`."""

@@ -45,6 +45,7 @@ Examples:
 @click.option("--upstream", help="Only those to this endpoint: 'model', or the name of a judge.")
 @click.option("--grep", "text", help="Only those with this text in request or answer, whatever its case.")
 @click.option("--limit", type=click.IntRange(min=0), help="Only the last N; 0 for all.")
+@click.option("--all", "of_all", is_flag=True, help="Those of other runs that share the store, too.")
 @click.option("--id", "id_", type=int, help="Show this one; as `show ID`.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the export to this file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Everything about each, for scripts.")
@@ -59,6 +60,7 @@ def requests(
     upstream: str | None,
     text: str | None,
     limit: int | None,
+    of_all: bool,
     id_: int | None,
     output: Path | None,
     as_json: bool,
@@ -74,6 +76,7 @@ def requests(
     action, shown_id = _action(words, id_)
     if output is not None and action != "export":
         raise click.UsageError("--output goes with `export`")
+    store = store_of_run(output_dir)
     selection = Selection(
         sample=sample,
         upstream=upstream,
@@ -81,8 +84,9 @@ def requests(
         usable=False if failed else None,
         finish_reason=finish_reason,
         text=text,
+        starts=None if of_all else store.starts,
     )
-    with StoreReader(store_of_run(output_dir)) as reader:
+    with StoreReader(store.path) as reader:
         if shown_id is not None:
             _show(reader, shown_id, as_json=as_json)
         elif action == "export":
@@ -120,7 +124,7 @@ def _cells(record: Record) -> tuple[str, ...]:
     outcome = record.problem if record.problem is not None else record.finish_reason or "answered"
     cells = (
         str(record.id),
-        datetime.fromtimestamp(record.time).astimezone().replace(tzinfo=None).isoformat(timespec="seconds"),
+        _moment(record.time),
         record.upstream,
         record.sample,
         str(record.status) if record.status else "-",
@@ -129,6 +133,14 @@ def _cells(record: Record) -> tuple[str, ...]:
         outcome[:_LONGEST_PROBLEM],
     )
     return tuple(harmless_line(cell) for cell in cells)
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().replace(tzinfo=None).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        # A damaged row may have any number, and no calendar all of them.
+        return "-"
 
 
 def _table(reader: StoreReader, selection: Selection, limit: int | None) -> None:

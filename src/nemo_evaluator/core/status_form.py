@@ -119,6 +119,7 @@ _STATUS = _keys(
     exit_code=_optional(_count),
     reason=_optional(_text),
     metrics_url=_optional(_text),
+    store=_optional(_keys(path=_text, relative=_text, starts=_list(_count))),
     samples=_keys(
         done=_count,
         failed=_count,

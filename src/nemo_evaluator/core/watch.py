@@ -20,6 +20,7 @@ from nemo_evaluator.adapters.steering import EndpointLimit
 from nemo_evaluator.core.command_file import ANSWERS_KEPT, POLL_SECONDS, Answer, Command, CommandFile
 from nemo_evaluator.core.live import Observer
 from nemo_evaluator.core.rates import RecentRate
+from nemo_evaluator.core.run_store import recorded_store, with_start
 from nemo_evaluator.core.sample_count import SampleCount
 from nemo_evaluator.core.status import FORMAT, moment, whereabouts, write_status
 from nemo_evaluator.core.status_document import (
@@ -70,6 +71,7 @@ class Watch:
         self._started, self._clock = time.time(), time.monotonic()
         self._about = {"format": FORMAT, **whereabouts(), **about, "started": moment(self._started)}
         self._metrics_url: str | None = None
+        self._store = recorded_store(output_dir)
         self._proxy: RunningProxy | None = None
         self._stats: dict[str, ProxyStats] = {}
         self._limits: Mapping[str, EndpointLimit] = {}
@@ -143,6 +145,7 @@ class Watch:
                 "state": self._seen_state(paused=paused),
                 **self._ending,
                 "metrics_url": self._metrics_url,
+                "store": None if self._store is None else self._store.as_dict(),
                 "samples": samples_document(
                     self._samples, planned=self._planned, rate=self._sample_rate, paused=paused
                 ),
@@ -175,6 +178,8 @@ class Watch:
             return
         self._planned = self._proxy.planned_samples or self._planned
         self._limits = self._proxy.steering.limits()
+        if self._proxy.store is not None:
+            self._store = with_start(self._store, *self._proxy.store, folder=self._folder)
         for name in self._proxy.names:
             self._stats[name] = self._proxy.stats(name)
             self._rates[name].add(now, self._stats[name])

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import pytest
 
 from nemo_evaluator.cli.main import main
@@ -58,3 +61,26 @@ def test_a_report_that_cannot_be_written_costs_a_note_and_no_result(
 
     assert "the report could not be written" in capsys.readouterr().err
     assert (tmp_path / "out" / "results.yml").is_file()
+
+
+def test_a_report_that_fails_in_any_way_costs_a_note_and_no_result(
+    run: Callable[[Path], int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    render = jinja2.Template.render
+
+    def broken(template: jinja2.Template, *more: Any, **values: Any) -> str:
+        if "report" in values:
+            raise RecursionError("too deep")
+        return render(template, *more, **values)
+
+    # Nothing that a run can leave is known to do this: what is not known yet must not cost the results either.
+    monkeypatch.setattr(jinja2.Template, "render", broken)
+
+    assert run(tmp_path / "out") == 0
+
+    assert "the report could not be written: RecursionError: too deep" in capsys.readouterr().err
+    assert (tmp_path / "out" / "results.yml").is_file()
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["state"] == "finished"

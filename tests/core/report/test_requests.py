@@ -8,6 +8,7 @@ import pytest
 
 from nemo_evaluator.adapters.store.record import Record, Selection, Texts
 from nemo_evaluator.core.report.requests import MAX_SHOWN, collect_requests, requests_of
+from nemo_evaluator.errors import DataError
 
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Answer: B"}}]}
 
@@ -50,7 +51,13 @@ class Kept:
     def records(
         self, selection: Selection, *, limit: int | None = None, newest_first: bool = False
     ) -> Iterator[Record]:
-        found = [one for one in self._records if selection.sample in (None, one.sample)]
+        found = [
+            one
+            for one in self._records
+            if selection.sample in (None, one.sample)
+            and selection.upstream in (None, one.upstream)
+            and (selection.starts is None or one.start in selection.starts)
+        ]
         yield from (found[::-1] if newest_first else found)[:limit]
 
     def texts(self, id: int) -> Texts:  # noqa: A002  the face of the store
@@ -127,3 +134,51 @@ def test_samples_are_joined_with_their_last_requests() -> None:
 
     assert {name: [number for number, _ in asked] for name, asked in found.items()} == {"s3": [63, 73, 83, 93]}
     assert found["s3"][-1][1].endswith("[user] Ask 93")
+
+
+def test_what_a_judge_was_asked_about_a_sample_is_not_what_the_model_was_asked() -> None:
+    store = Kept(record(3), record(13, upstream="judge"))
+
+    assert [number for number, _ in requests_of(store, ["s3"])["s3"]] == [3]
+
+
+def test_only_the_starts_of_the_run_count() -> None:
+    store = Kept(record(3), record(13, start=2), record(23, start=3))
+
+    found = collect_requests(store, starts=(1, 3), currency="EUR")
+
+    assert found is not None
+    assert (found.count, found.currency) == (2, "EUR")
+    assert [number for number, _ in requests_of(store, ["s3"], starts=(2,))["s3"]] == [13]
+
+
+def test_odd_numbers_are_left_out_and_counted() -> None:
+    nan = float("nan")
+    store = Kept(
+        record(1), record(2, seconds=-5.0), record(3, time=1e300), record(4, seconds=nan, time=nan, cost=nan),
+        record(5, seconds=1e300, cost=0.5), record(6, completion_tokens=-7), record(7, seconds=5e-324),
+    )  # fmt: skip
+
+    found = collect_requests(store)
+
+    assert found is not None
+    assert (found.count, found.cost) == (7, 0.5)
+    assert found.latency is not None
+    assert (found.latency.count, found.latency.left_out) == (4, 3)
+    assert found.completion_tokens is not None
+    assert found.completion_tokens.left_out == 1
+    assert found.timeline.left_out == 3
+    assert sum(one.answered for one in found.timeline.intervals()) == 4
+
+
+def test_a_damaged_record_is_shown_without_its_texts() -> None:
+    class Damaged(Kept):
+        def texts(self, id: int) -> Texts:  # noqa: A002  the face of the store
+            if id == 2:
+                raise DataError("damaged")
+            return super().texts(id)
+
+    found = collect_requests(Damaged(record(1), record(2)))
+
+    assert found is not None
+    assert [one.texts[0][1] != "" for one in found.shown] == [True, False]

@@ -190,6 +190,9 @@ def _where(selection: Selection) -> tuple[list[str], list[Any]]:
     if selection.usable is not None:
         conditions.append("e.is_usable = ?")
         values.append(int(selection.usable))
+    if selection.starts is not None:
+        conditions.append(f"e.start IN ({', '.join('?' * len(selection.starts))})")
+        values.extend(selection.starts)
     if selection.after is not None:
         conditions.append("e.id > ?")
         values.append(selection.after)
@@ -217,7 +220,7 @@ def _record(row: tuple[Any, ...]) -> Record:
     return Record(
         id=id_,
         start=start,
-        time=time,
+        time=_real(time) or 0.0,
         upstream=upstream,
         address=address or "",
         request_id=request_id,
@@ -227,14 +230,23 @@ def _record(row: tuple[Any, ...]) -> Record:
         is_usable=bool(is_usable),
         problem=problem,
         source="endpoint" if origin is None else "store",
-        seconds=seconds,
-        first_byte_seconds=first,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        reasoning_tokens=reasoning,
-        cached_tokens=cached,
-        cost=cost,
+        seconds=_real(seconds) or 0.0,
+        first_byte_seconds=_real(first) or 0.0,
+        prompt_tokens=_whole(prompt),
+        completion_tokens=_whole(completion),
+        reasoning_tokens=_whole(reasoning),
+        cached_tokens=_whole(cached),
+        cost=_real(cost),
         finish_reason=finish_reason,
         request_bytes=sent,
         response_bytes=received,
     )
+
+
+def _real(value: Any) -> float | None:
+    """A number of the file, where a damaged row may have anything."""
+    return value if isinstance(value, int | float) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

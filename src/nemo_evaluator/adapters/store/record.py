@@ -85,6 +85,7 @@ class Selection:
         usable: usable ones, or those that are not.
         finish_reason: with this one.
         start: of this start of the run.
+        starts: of these starts.
         text: that have this text in request or answer, whatever its case.
         after: with a greater id.
     """
@@ -95,5 +96,6 @@ class Selection:
     usable: bool | None = None
     finish_reason: str | None = None
     start: int | None = None
+    starts: tuple[int, ...] | None = None
     text: str | None = None
     after: int | None = None

@@ -82,7 +82,9 @@ def collect(
     metrics: Mapping[str, Any],
     reader: Reads | None = None,
     *,
+    starts: tuple[int, ...] | None = None,
     most_requests: int = MAX_SHOWN,
+    currency: str = "",
 ) -> Report:
     """The report of a run.
 
@@ -91,7 +93,9 @@ def collect(
         samples: those that its harness left.
         metrics: its `eval_factory_metrics.json`.
         reader: its store of requests, if it has one.
+        starts: the starts of the store that are the run's; None when all are.
         most_requests: how many of them are shown.
+        currency: what costs are in; empty when that is not known.
 
     Raises:
         AttributeError, KeyError, TypeError: a part of them has another form.
@@ -118,8 +122,8 @@ def collect(
         samples_total=samples.count,
         kinds=samples.kinds,
         unreadable=samples.unreadable,
-        requests=collect_requests(reader, most=most_requests) if reader else None,
-        asked=requests_of(reader, [sample.name for sample in shown_samples]) if reader else {},
+        requests=collect_requests(reader, most=most_requests, starts=starts, currency=currency) if reader else None,
+        asked=requests_of(reader, [sample.name for sample in shown_samples], starts=starts) if reader else {},
         run=tuple(_run(metrics)),
         provenance=tuple(_flat({key: value for key, value in provenance.items() if key != "command"})),
         command=str(provenance.get("command") or document.get("command") or ""),

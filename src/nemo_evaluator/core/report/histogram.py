@@ -9,6 +9,8 @@ from dataclasses import dataclass
 BARS = 24
 _NICE = (1, 2, 2.5, 5, 10)
 _FAR_OUT = 2.0
+_LEAST, _MOST = 1e-9, 1e18
+"""What is outside of these is nothing that was measured; the first bar takes what is below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +24,15 @@ class Histogram:
     median: float
     p95: float
     greatest: float
+    left_out: int = 0
+    """Values that nothing measured can be: negative, endless, or no numbers at all."""
 
 
 def histogram(values: array[float]) -> Histogram | None:
-    """The histogram of `values`, none of them negative; None when there are none."""
-    if not values:
+    """The histogram of `values`; None when there are none that can be."""
+    ordered = sorted(value for value in values if 0 <= value <= _MOST)
+    if not ordered:
         return None
-    ordered = sorted(values)
     greatest, p99 = ordered[-1], _quantile(ordered, 0.99)
     # A few values far out must not press all others into one bar.
     open_ended = greatest > _FAR_OUT * p99 > 0
@@ -49,6 +53,7 @@ def histogram(values: array[float]) -> Histogram | None:
         median=_quantile(ordered, 0.5),
         p95=_quantile(ordered, 0.95),
         greatest=greatest,
+        left_out=len(values) - len(ordered),
     )
 
 
@@ -59,7 +64,7 @@ def _quantile(ordered: list[float], q: float) -> float:
 
 def _ceiling(value: float) -> float:
     """The next round number at or above `value`."""
-    if value <= 0:
+    if value < _LEAST:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next((step * power for step in _NICE if step * power >= value), 10 * power)

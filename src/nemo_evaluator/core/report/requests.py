@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from nemo_evaluator.adapters.messages import MODEL
 from nemo_evaluator.adapters.store.record import Record, Selection, Texts
 from nemo_evaluator.core.report.histogram import Histogram, histogram
 from nemo_evaluator.core.report.text import number, shown
 from nemo_evaluator.core.report.timeline import Timeline
+from nemo_evaluator.errors import DataError
 
 MAX_SHOWN = 100
 MAX_TEXT = 6_000
@@ -64,6 +67,7 @@ class Requests:
         finish_reasons: how often each was given.
         outcomes: how often each kind of outcome was; `answered` is the good one.
         cost: sum over those that have one; None without a price table.
+        currency: what it is in; empty when that is not known.
         shown: failed and odd ones first.
     """
 
@@ -75,6 +79,7 @@ class Requests:
     finish_reasons: Mapping[str, int]
     outcomes: Mapping[str, int]
     cost: float | None
+    currency: str
     shown: tuple[ShownRequest, ...]
 
     def as_data(self) -> dict[str, Any]:
@@ -84,6 +89,7 @@ class Requests:
             "outcomes": dict(self.outcomes),
             "finish_reasons": dict(self.finish_reasons),
             "cost": self.cost,
+            "currency": self.currency or None,
             "shown_on_page": len(self.shown),
         }
 
@@ -108,7 +114,7 @@ class _Sums:
                 values.append(tokens)
         if record.finish_reason is not None:
             self.finish_reasons[record.finish_reason] += 1
-        if record.cost is not None:
+        if record.cost is not None and math.isfinite(record.cost):
             self.cost = (self.cost or 0.0) + record.cost
         self.keep(record)
 
@@ -139,11 +145,20 @@ class _Sums:
         return sorted(found.values(), key=lambda record: (order[_kind(record)], record.id))
 
 
-def collect_requests(reader: Reads, *, most: int = MAX_SHOWN) -> Requests | None:
-    """The requests of a store, read once, at most `most` of them shown; None when it has none."""
+def collect_requests(
+    reader: Reads, *, most: int = MAX_SHOWN, starts: tuple[int, ...] | None = None, currency: str = ""
+) -> Requests | None:
+    """The requests of a run, read once; None when there are none.
+
+    Args:
+        reader: the store.
+        most: how many of them are shown.
+        starts: the starts of the store that are the run's; None when all are.
+        currency: what costs are in; empty when that is not known.
+    """
     sums, timeline = _Sums(most), Timeline()
     count = 0
-    for record in reader.records(Selection()):
+    for record in reader.records(Selection(starts=starts)):
         count += 1
         sums.take(record)
         timeline.add(
@@ -151,7 +166,7 @@ def collect_requests(reader: Reads, *, most: int = MAX_SHOWN) -> Requests | None
             record.time + record.seconds,
             is_usable=record.is_usable,
             tokens=record.completion_tokens or 0,
-            cost=record.cost or 0.0,
+            cost=record.cost if record.cost is not None and math.isfinite(record.cost) else 0.0,
         )
     if not count:
         return None
@@ -164,19 +179,34 @@ def collect_requests(reader: Reads, *, most: int = MAX_SHOWN) -> Requests | None
         finish_reasons=dict(sums.finish_reasons.most_common()),
         outcomes=dict(sums.outcomes.most_common()),
         cost=sums.cost,
-        shown=tuple(_as_shown(record, reader.texts(record.id)) for record in sums.chosen()),
+        currency=currency,
+        shown=tuple(_as_shown(record, _texts(reader, record.id), currency=currency) for record in sums.chosen()),
     )
 
 
-def requests_of(reader: Reads, samples: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
-    """For each of `samples` the ids of its last requests, each with what was asked; only those that have any."""
+def requests_of(
+    reader: Reads, samples: Iterable[str], *, starts: tuple[int, ...] | None = None
+) -> dict[str, list[tuple[int, str]]]:
+    """For each of `samples` the ids of the last requests to the model, each with what was asked; only those that have
+    any. `starts` as for `collect_requests`.
+    """  # noqa: D205  one sentence, too long for one line
     found = {}
     for sample in samples:
-        records = reader.records(Selection(sample=sample), limit=MAX_OF_SAMPLE, newest_first=True)
-        asked = [(record.id, _asked(reader.texts(record.id).request)) for record in records]
+        # What a judge was asked about the sample is another question.
+        selection = Selection(sample=sample, upstream=MODEL, starts=starts)
+        records = reader.records(selection, limit=MAX_OF_SAMPLE, newest_first=True)
+        asked = [(record.id, _asked(_texts(reader, record.id).request)) for record in records]
         if asked:
             found[sample] = asked[::-1]
     return found
+
+
+def _texts(reader: Reads, id_: int) -> Texts:
+    try:
+        return reader.texts(id_)
+    except DataError:
+        # One damaged row is no reason to show none of the others.
+        return Texts(request=b"", response=b"", response_headers=())
 
 
 def _kind(record: Record) -> str:
@@ -193,7 +223,7 @@ def _outcome(record: Record) -> str:
     return "not usable" if 200 <= record.status < 300 else f"HTTP {record.status}"  # noqa: PLR2004  success
 
 
-def _as_shown(record: Record, texts: Texts) -> ShownRequest:
+def _as_shown(record: Record, texts: Texts, *, currency: str) -> ShownRequest:
     asked, answered = _asked(texts.request), _answered(texts.response)
     tokens = [
         f"{count} {name}"
@@ -213,7 +243,7 @@ def _as_shown(record: Record, texts: Texts) -> ShownRequest:
         "tokens": ", ".join(tokens),
         "latency": f"{number(record.seconds)} s" if record.seconds else "",
         "attempts": str(record.attempt) if record.attempt > 1 else "",
-        "cost": number(record.cost) if record.cost is not None else "",
+        "cost": f"{number(record.cost)} {currency}".strip() if record.cost is not None else "",
     }
     return ShownRequest(
         id=record.id,

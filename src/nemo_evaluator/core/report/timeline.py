@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 INTERVALS = 60
+_LAST_TIME = 253_402_300_800.0
+"""The end of the year 9999: no clock shows more."""
 _STEPS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
 
@@ -32,9 +34,14 @@ class Timeline:
     _usable: dict[int, bytearray] = field(default_factory=dict)
     _tokens: dict[int, array[int]] = field(default_factory=dict)
     _costs: dict[int, array[float]] = field(default_factory=dict)
+    left_out: int = 0
+    """Points whose time no clock can have shown."""
 
     def add(self, start: int, time: float, *, is_usable: bool, tokens: int, cost: float) -> None:
         """A request of the start number `start` ended at `time`, in seconds since the epoch."""
+        if not 0 <= time < _LAST_TIME:
+            self.left_out += 1
+            return
         if start not in self._times:
             self._times[start], self._usable[start] = array("d"), bytearray()
             self._tokens[start], self._costs[start] = array("q"), array("d")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_evaluator import strict_yaml
+from nemo_evaluator.adapters.ledger import LEDGER_FILE
 from nemo_evaluator.adapters.store.reader import StoreReader
 from nemo_evaluator.core.report.facts import Report, collect
 from nemo_evaluator.core.report.page import render
@@ -73,12 +74,19 @@ def _collect(output_dir: Path, most_requests: int) -> Report:
         raise ValueError(str(error)) from error
     try:
         with contextlib.ExitStack() as stack:
-            reader = None
+            reader = starts = None
             # A run may well have none: what it asked was not to be kept.
             with contextlib.suppress(MisconfigurationError):
-                reader = stack.enter_context(StoreReader(store_of_run(output_dir)))
+                store = store_of_run(output_dir)
+                reader, starts = stack.enter_context(StoreReader(store.path)), store.starts
             return collect(
-                document, read_samples(output_dir), _metrics(output_dir), reader, most_requests=most_requests
+                document,
+                read_samples(output_dir),
+                _metrics(output_dir),
+                reader,
+                starts=starts,
+                most_requests=most_requests,
+                currency=_currency(output_dir),
             )
     except EvaluatorError as error:
         raise ValueError(str(error)) from error
@@ -93,6 +101,15 @@ def _metrics(output_dir: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return metrics
+
+
+def _currency(output_dir: Path) -> str:
+    """What the costs of the run are in; empty when it is not known."""
+    try:
+        currency = json.loads((output_dir / LEDGER_FILE).read_bytes())["currency"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return currency if isinstance(currency, str) else ""
 
 
 def _write(path: Path, text: str) -> None:
