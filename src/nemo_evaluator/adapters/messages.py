@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -245,16 +245,6 @@ def is_json(headers: Mapping[str, str]) -> bool:
     """Whether `headers` announce JSON (RFC 6839 names the `+json` suffix)."""
     kind = media_type(headers)
     return kind == "application/json" or kind.endswith("+json")
-
-
-def end_to_end(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = frozenset()) -> CIMultiDict[str]:
-    """A copy without the headers that concern one connection only, and without those in `drop` (lower case)."""
-    kept = CIMultiDict(headers)
-    named = {name.strip().lower() for value in kept.getall("Connection", []) for name in value.split(",")}
-    for name in {key.lower() for key in kept}:
-        if name in HOP_BY_HOP or name in named or name in drop:
-            kept.popall(name)
-    return kept
 
 
 def decode(body: bytes, coding: str, *, limit: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from typing import Literal
 
@@ -80,11 +79,6 @@ class OutageGate:
     def waiting(self) -> int:
         """How many requests wait here."""
         return len(self._waiting)
-
-    @property
-    def seconds_away(self) -> float:
-        """For how long the endpoint has been away; 0 when it is not. Any thread may ask."""
-        return time.monotonic() - self._since if self.is_shut else 0.0
 
     async def wait(self) -> bool:
         """Wait for the endpoint; returns whether the request is a probe, and also when the run has been ended."""

@@ -6,9 +6,10 @@ import re
 from functools import lru_cache
 
 from nemo_evaluator.adapters.messages import DECODABLE, HOP_BY_HOP, Request
+from nemo_evaluator.adapters.sample_header import SAMPLE_HEADER
 from nemo_evaluator.adapters.upstream import Upstream
 
-_DROPPED = HOP_BY_HOP | {"host", "content-length", "expect", "x-sample-id", "x-samples-planned"}
+_DROPPED = HOP_BY_HOP | {"host", "content-length", "expect", SAMPLE_HEADER.lower(), "x-samples-planned"}
 """Headers of requests that end here; the last two tell the proxy which sample a request is about, and of how many."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from nemo_evaluator.adapters.messages import HOP_BY_HOP, Response
+from nemo_evaluator.adapters.sample_header import SAMPLE_HEADER
 
 RawHeader = tuple[bytes, bytes]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SAMPLE = SAMPLE_HEADER.lower()
 _SPECIAL = {
-    "connection", "content-length", "expect", "host", "transfer-encoding", "x-sample-id", "x-samples-planned",
+    "connection", "content-length", "expect", "host", "transfer-encoding", _SAMPLE, "x-samples-planned",
 }  # fmt: skip
 _KEPT_OPEN = ("keep-alive", "close")
 _VERSIONS = ("1.1", "1.0")
@@ -123,7 +125,7 @@ class Incoming:
 
     def _read_told(self, kind: str, value: str) -> None:
         """What the client tells the proxy alone."""
-        if kind == "x-sample-id":
+        if kind == _SAMPLE:
             self.sample = value or None
         elif kind == "x-samples-planned":
             self.planned = _count(value)

@@ -16,6 +16,7 @@ import orjson
 from yarl import URL
 
 from nemo_evaluator.adapters.failures import SHOULD_RETRY
+from nemo_evaluator.adapters.sample_header import SAMPLE_HEADER
 from nemo_evaluator.adapters.tls import environment_proxy
 from nemo_evaluator.adapters.upstream import Upstream
 from nemo_evaluator.engine.compression import BodyTooLargeError, UndecodableBodyError, unpack, unpack_start
@@ -169,7 +170,7 @@ class Client:
             attempt_id = request_id if attempt == 1 else f"{request_id}.{attempt}"
             try:
                 started = time.perf_counter()
-                answer = await self._attempt(body, {"X-Request-Id": attempt_id, "X-Sample-Id": sample_id})
+                answer = await self._attempt(body, {"X-Request-Id": attempt_id, SAMPLE_HEADER: sample_id})
                 return Reply(
                     answer=answer,
                     attempts=attempt,
