@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nemo_evaluator.api.adapter_config import AdapterConfig
 from nemo_evaluator.api.api_dataclasses import Evaluation
 from nemo_evaluator.core.preflight import Preflight, check
 from nemo_evaluator.core.stop_signal import StopSignal
@@ -306,3 +307,36 @@ def test_all_problems_are_listed_and_the_first_of_the_user_decides(checker: Chec
         )
     for part in ("/proc/self/nowhere", "NO_SUCH_VARIABLE", "capability 'x'"):
         assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"headers": {"set": {"Authorization": {"env": "GATEWAY", "prefix": "Bearer "}}}},
+        {"headers_to_add": {"Authorization": f"Bearer {KEY}"}},
+        {
+            "interceptors": [
+                {"name": "headers", "config": {"set": {"authorization": {"env": "GATEWAY", "prefix": "Bearer "}}}}
+            ]
+        },
+    ],
+)
+def test_the_endpoint_is_asked_with_the_headers_of_the_chain(checker: Checker, adapter: dict[str, Any]) -> None:
+    with FakeEndpoint(require_key=KEY) as endpoint:
+        asked = evaluation(endpoint.chat_url)
+        assert asked.target.api_endpoint is not None
+        asked.target.api_endpoint.adapter_config = AdapterConfig.model_validate(adapter)
+        found = checker(asked, environ={**PATH, "GATEWAY": KEY})
+
+    assert found.effective_url == endpoint.chat_url
+
+
+def test_a_refused_header_of_the_chain_is_not_shown(checker: Checker) -> None:
+    with FakeEndpoint(require_key="another") as endpoint:
+        asked = evaluation(endpoint.chat_url)
+        assert asked.target.api_endpoint is not None
+        asked.target.api_endpoint.adapter_config = AdapterConfig(headers={"from_env": {"Authorization": "GATEWAY"}})
+        with pytest.raises(EndpointError) as refused:
+            checker(asked, environ={**PATH, "GATEWAY": f"Bearer {KEY}"})
+
+    assert KEY not in str(refused.value)

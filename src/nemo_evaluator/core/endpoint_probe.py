@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from nemo_evaluator.adapters.redaction import redact_text, redact_url
+from nemo_evaluator.adapters.redaction import redact_text, redact_url, secrets_of
 from nemo_evaluator.adapters.tls import is_loopback
 from nemo_evaluator.adapters.upstream import Upstream
 from nemo_evaluator.core import endpoint_forms as forms
@@ -79,7 +79,7 @@ class EndpointProbe:
         self._wait = wait
         self._notify = notify
         self._stop = stop
-        self._secrets = [client.key] if client.key else []
+        self._secrets = {*([client.key] if client.key else []), *secrets_of(client.headers.items(), "")}
 
     def reach(self, url: str) -> Finding:
         """Whether anything answers at `url`, of whatever type."""

@@ -58,13 +58,15 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpClient:
-    """Sends requests with the same key and time limit.
+    """Sends requests with the same key, further headers and time limit.
 
-    `timeout` bounds one request as a whole, in seconds: name resolution, connection, TLS, and the last byte.
+    `timeout` bounds one request as a whole, in seconds: name resolution, connection, TLS, and the last byte. `headers`
+    stand in for those of the same name that it would send by itself.
     """
 
     key: str | None = field(default=None, repr=False)
     timeout: float = 30.0
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def post(self, url: str, body: Mapping[str, Any]) -> Reply:
         """Send `body` as JSON.
@@ -87,6 +89,8 @@ class HttpClient:
         authorization = f"Bearer {self.key}" if self.key else upstream.basic_authorization
         if authorization:
             headers["Authorization"] = authorization
+        given = {name.lower() for name in self.headers}
+        headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(self.headers)
         exchange = _Exchange(upstream, timeout=self.timeout)
         return exchange.run(method, urlsplit(url), headers, body)
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nemo_evaluator.adapters.routes import resolve_routes
 from nemo_evaluator.api.api_dataclasses import ApiEndpoint, Evaluation
 from nemo_evaluator.core import output_folder
 from nemo_evaluator.core.api_key import read_key
 from nemo_evaluator.core.capabilities import CAPABILITIES, Capability, find_capabilities, try_capability
+from nemo_evaluator.core.chain_headers import headers_of_chain
 from nemo_evaluator.core.endpoint_forms import Kind, kind_of_type
 from nemo_evaluator.core.endpoint_probe import EndpointProbe, Finding
 from nemo_evaluator.core.http_exchange import HttpClient
@@ -162,14 +164,22 @@ class _Checks:
     def _probe(self, endpoint: ApiEndpoint) -> EndpointProbe:
         params = self._evaluation.config.params
         patience = (params and params.request_timeout) or REQUEST_SECONDS
+        key = read_key(endpoint.api_key_name, self._environ)
         return EndpointProbe(
-            HttpClient(key=read_key(endpoint.api_key_name, self._environ), timeout=min(patience, REQUEST_SECONDS)),
+            HttpClient(key=key, timeout=min(patience, REQUEST_SECONDS), headers=self._headers(endpoint, key)),
             model_id=endpoint.model_id or "",
             key_name=endpoint.api_key_name,
             wait=self._wait,
             notify=self._notify,
             stop=self._stop or StopSignal(),
         )
+
+    def _headers(self, endpoint: ApiEndpoint, key: str | None) -> Mapping[str, str]:
+        """The headers that the run's own requests will have: a gateway may want some, or another key."""
+        if endpoint.adapter_config is None:
+            return {}
+        route = resolve_routes(self._evaluation, self._evaluation.config.output_dir or "")[0]
+        return headers_of_chain(route, {"Authorization": f"Bearer {key}"} if key else {}, environ=self._environ)
 
     def _take(self, finding: Finding) -> None:
         self.url = finding.url
