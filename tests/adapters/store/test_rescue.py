@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -178,6 +181,39 @@ def test_each_rescue_keeps_the_former_ones(whole: Path, tmp_path: Path) -> None:
         os.truncate(path, path.stat().st_size // 2)
         found_in(path)
         assert (tmp_path / f"requests.db.corrupt-{number}").exists()
+
+
+def test_damage_that_is_met_while_a_run_goes_on_is_repaired_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    fill(path)
+    with start_of_run(path) as session:
+        session.put(entry_of("before", "damage"))
+        assert session.find("0") == answer(0)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            # So that nobody goes on with what it remembers of the file.
+            other.execute("INSERT INTO start VALUES (NULL, 0)")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with path.open("r+b") as file:
+            file.write(bytes(PAGE))
+
+        states = []
+
+        async def work() -> list[bool]:
+            waiting = [session.store.add(entry_of(name, "damage")) for name in ("after", "later")]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            states.append(session.store.is_repaired_now)
+            await session.store.readable()
+            states.append(session.store.is_repaired_now)
+            assert session.find("1") == answer(1)
+            return [await one for one in waiting]
+
+        assert session.run(work) == [True, True]
+        assert states == [True, False]
+        assert [session.find(str(number)) for number in range(2, COUNT)] == [answer(n) for n in range(2, COUNT)]
+        assert (tmp_path / "requests.db.corrupt-1").exists()
+    with start_of_run(path) as session:
+        assert [session.find(name) for name in ("before", "after", "later")] == ["damage"] * 3
 
 
 def test_a_rescue_reads_the_log_too(logged: Path, tmp_path: Path) -> None:

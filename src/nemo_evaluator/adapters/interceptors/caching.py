@@ -109,6 +109,8 @@ class Caching:
         if not request.is_counted:
             return _no_replay(request) if self._store is None else await call_next(request)
         identity = identify(request)
+        if self._store is not None and self._store.is_repaired_now:
+            await self._store.readable()
         for source in self._sources:
             found = self._find(source, identity)
             if found is not None:

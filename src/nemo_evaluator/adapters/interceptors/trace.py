@@ -190,7 +190,7 @@ class Trace:
             self._store = opened[0]
         elif context.output_dir is not None:
             path: Path = context.output_dir / "cache" / STORE_FILE
-            self._store = context.shared(Store, str(path.absolute()), lambda: Store(path))
+            self._store = context.shared(Store, str(path.absolute()), lambda: Store(path, opens_at_once=False))
         return self._store
 
 

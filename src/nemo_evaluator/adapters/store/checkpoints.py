@@ -33,10 +33,14 @@ class Checkpoints:
         """Move pages soon."""
         self._wanted.set()
 
-    def close(self) -> None:
-        """End the thread."""
+    def end(self) -> None:
+        """Have the thread end soon."""
         self._is_over = True
         self._wanted.set()
+
+    def close(self) -> None:
+        """End the thread."""
+        self.end()
         self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:

@@ -34,7 +34,7 @@ def open_store(path: Path, *, damage: str | None = None) -> Opened:
     try:
         if damage is not None:
             raise DamagedError(damage)  # noqa: TRY301  as if it had been found now
-        opened = _open_sound(path)
+        opened = open_sound(path)
     except DamagedError as error:
         done = rescue(path)
         _log.warning(
@@ -56,7 +56,15 @@ def open_store(path: Path, *, damage: str | None = None) -> Opened:
     return opened
 
 
-def _open_sound(path: Path) -> Opened:
+def open_sound(path: Path) -> Opened:
+    """Open the store at `path` for writing, as long as nothing is wrong with it.
+
+    Raises:
+        DamagedError: it is damaged.
+        MisconfigurationError: the file is something else, or of a later version.
+        OSError: it cannot be read or made.
+        sqlite3.Error: it cannot be used now.
+    """
     if not _has_sound_log(path) and not _after_a_moment(path):
         # SQLite would take it for an empty one, and delete it.
         raise DamagedError("the beginning of its write-ahead log is damaged")

@@ -22,7 +22,8 @@ _CHECKPOINT_BYTES = 4 * 1024 * 1024
 _LONGEST_LOG = 64 * 1024 * 1024
 _COLUMNS_BYTES = 256
 _SHORT_WAIT = 20
-_WAIT = 2000
+_WAIT = 50
+"""Milliseconds that a commit waits for another process: it is made in the event loop."""
 _INSERT_ENTRY = f"INSERT INTO entry VALUES ({', '.join('?' * len(ENTRY_COLUMNS))})"  # noqa: S608  marks
 _INSERT_CONTENT = "INSERT INTO content VALUES (?, ?, ?)"
 
@@ -85,6 +86,7 @@ class Writer:
 
     def __init__(self, path: Path, opened: Opened) -> None:
         self.connection = opened.connection
+        self.connection.execute(f"PRAGMA busy_timeout = {_WAIT}")
         self.identifier = opened.identifier
         self._log_file = path.with_name(f"{path.name}-wal")
         self._checkpoints = Checkpoints(path) if opened.has_log else None
@@ -139,6 +141,12 @@ class Writer:
             self._checkpoints.close()
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.connection.close()
+
+    def abandon(self) -> None:
+        """Close it as it is, without waiting; another connection goes on."""
+        if self._checkpoints is not None:
+            self._checkpoints.end()
         self.connection.close()
 
     def _place(self, address: str) -> int:
