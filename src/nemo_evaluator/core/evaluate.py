@@ -390,5 +390,7 @@ class _Run:
         try:
             size = {} if settings.size is None else {"most_requests": settings.size}
             write_report(self.output_dir, types=settings.types, **size)
-        except (OSError, ValueError) as error:
-            self.options.notify(f"the report could not be written: {error}")
+        except Exception as error:  # noqa: BLE001  the results stand already, and no picture of them may undo that
+            known = isinstance(error, OSError | ValueError)
+            what = str(error) if known else f"{type(error).__name__}: {error}"
+            self.options.notify(f"the report could not be written: {what}")
