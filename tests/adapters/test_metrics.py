@@ -76,9 +76,9 @@ def test_the_histogram_is_cumulative_and_complete() -> None:
 
 
 def test_what_is_known_of_cost_is_told() -> None:
-    found = parsed(metrics_text({"model": replace(stats(1.0), cost=1.25)}, RunNumbers()))
+    found = parsed(metrics_text({"model": replace(stats(1.0), cost=1.25, currency="EUR")}, RunNumbers()))
 
-    assert found["nemo_evaluator_cost_total"] == {of("model"): 1.25}
+    assert found["nemo_evaluator_cost_total"] == {(("currency", "EUR"), *of("model")): 1.25}
 
 
 def test_any_name_is_a_label() -> None:

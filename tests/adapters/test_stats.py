@@ -144,7 +144,8 @@ def test_failures_are_counted_by_their_kind() -> None:
 def test_costs_tokens_and_spreads_add_up() -> None:
     recorder = StatsRecorder()
     assert recorder.snapshot().cost is None
-    recorder.spent(0)
+    recorder.use_currency("EUR")
+    assert (recorder.snapshot().cost, recorder.snapshot().as_response_stats()["currency"]) == (0.0, "EUR")
     recorder.spent(0.25)
     for seconds in (0.1, 0.2, 0.4):
         facts = AnswerFacts(10, 4, 14, reasoning_tokens=3, cached_tokens=8)

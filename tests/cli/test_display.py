@@ -57,7 +57,7 @@ def test_log_lines_replace_the_line(terminal: TextIO, monkeypatch: pytest.Monkey
         line.update(
             {
                 "state": "running", "samples": {"planned": None, "done": 0, "mean_scores": {}},
-                "totals": {"requests": 0, "failed": 0, "cached": 0, "cost": None,
+                "totals": {"requests": 0, "failed": 0, "cached": 0, "cost": None, "currency": None,
                            "rates": {"tokens_per_second": 0, "requests_per_second": 0}},
             }
         )  # fmt: skip

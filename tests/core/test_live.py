@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,7 +149,7 @@ def test_a_terminal_without_abilities_gets_plain_lines(command: Callable[[FakeEn
 
 def document(state: str = "running", **samples: Any) -> dict[str, Any]:
     totals = {
-        "requests": 12, "failed": 2, "cached": 0, "cost": 0.5,
+        "requests": 12, "failed": 2, "cached": 0, "cost": 0.5, "currency": "USD",
         "rates": {"tokens_per_second": 1234.5, "requests_per_second": 3.0},
     }  # fmt: skip
     known = {"done": 4, "planned": 16, "eta_seconds": 3725.0, "mean_scores": {"accuracy": 0.75}, **samples}
@@ -169,6 +168,15 @@ def test_the_line_says_how_far_the_run_is() -> None:
         "████░░░░░░░░░░░░ 4 of 16 samples (25%), 12 requests, 2 failed, 1h 02m left, 1,234 tokens/s, $0.5000, "
         "accuracy 0.750 so far\r"
     )
+
+
+@pytest.mark.parametrize(("currency", "text"), [("EUR", "0.5000 EUR"), ("USD", "$0.5000"), (None, "0.5000")])
+def test_costs_are_in_their_currency(currency: str | None, text: str) -> None:
+    shown = line(200)
+    found = document()
+    shown.update({**found, "totals": {**found["totals"], "currency": currency}})
+
+    assert f" tokens/s, {text}, accuracy" in shown.around(b"").decode()
 
 
 def test_the_line_never_wraps() -> None:
@@ -220,13 +228,16 @@ def test_failures_are_coloured() -> None:
 
 def test_plain_lines_come_at_the_start_at_changes_and_now_and_then() -> None:
     said: list[str] = []
-    plain = PlainLines(said.append, seconds=0.2)
+    now = 1000.0
+    plain = PlainLines(said.append, seconds=30.0, clock=lambda: now)
     plain.update({**document(), "state": "preflight"})
     plain.update(document())
     plain.update(document())
     plain.update(document("paused", eta_seconds=None))
     plain.update(document())
-    time.sleep(0.25)
+    now += 29.9
+    plain.update(document())
+    now += 0.2
     plain.update(document())
     plain.update({**document("finished"), "ended": "now"})
 

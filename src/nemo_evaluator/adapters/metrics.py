@@ -68,6 +68,16 @@ def _endpoint_lines(endpoints: Mapping[str, ProxyStats]) -> Iterator[str]:
         yield from _family(
             metric, kind, text, (({"upstream": name}, value) for name, value in values if value is not None)
         )
+    yield from _family(
+        "cost_total",
+        "counter",
+        "Cost of the answers, in the currency of the price table.",
+        (
+            ({"upstream": name, "currency": stats.currency or ""}, stats.cost)
+            for name, stats in endpoints.items()
+            if stats.cost is not None
+        ),
+    )
     yield from _latency_lines(endpoints)
 
 
@@ -79,7 +89,6 @@ _PLAIN = {
     "cached_total": ("counter", "Requests answered from the store.", "cached"),
     "not_stored_total": ("counter", "Answers that could not be stored.", "not_stored"),
     "truncated_total": ("counter", "Answers cut at the most tokens allowed.", "truncated"),
-    "cost_total": ("counter", "Cost of the answers, in the currency of the price table.", "cost"),
 }
 
 

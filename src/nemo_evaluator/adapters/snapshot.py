@@ -68,7 +68,8 @@ class ProxyStats:
         empty_samples: samples whose answer says and calls nothing.
         samples_known: whether the harness names the samples; otherwise they go by their content. None when there was
             no answer yet.
-        cost: of the answers of the endpoint, in the currency of the price table; None when there is no table.
+        cost: of the answers of the endpoint; None when there is no price table.
+        currency: what the cost is in; None likewise.
         latency: seconds from sending to the last byte, over all answers of the endpoint.
         completion_lengths: tokens of the answers that report them.
         errors: failures by kind: `http_429`, `timeout`, `unusable`, `interceptor` …
@@ -117,6 +118,7 @@ class ProxyStats:
     empty_samples: int = 0
     samples_known: bool | None = None
     cost: float | None = None
+    currency: str | None = None
     latency: Distribution = field(default_factory=Distribution)
     completion_lengths: Distribution = field(default_factory=Distribution)
     errors: Mapping[str, int] = field(default_factory=dict)
@@ -151,6 +153,7 @@ class ProxyStats:
             "cached_count": self.cached,
             "failed_exchanges_count": self.connection_failures,
             "cost": self.cost,
+            "currency": self.currency,
             "stop_reason": {},
             "status_codes": {str(status): count for status, count in sorted(self.upstream_by_status.items())},
             "inference_time": round(self.inference_seconds, 3),

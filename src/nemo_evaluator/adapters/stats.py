@@ -58,6 +58,7 @@ class StatsRecorder:
         self._completion_lengths = Histogram()
         self._outcomes = SampleOutcomes()
         self._cost: float | None = None
+        self._currency: str | None = None
         self._started = time.time()
         # Durations come from the monotonic clock, so that a clock that is set does not distort them.
         self._clock = time.monotonic()
@@ -131,8 +132,13 @@ class StatsRecorder:
         with self._lock:
             self._counts["not_stored"] += 1
 
+    def use_currency(self, currency: str) -> None:
+        """There is a price table, and costs are in `currency`."""
+        with self._lock:
+            self._cost, self._currency = self._cost or 0.0, currency
+
     def spent(self, cost: float) -> None:
-        """An answer of the endpoint cost this much; 0 says that there is a price table."""
+        """An answer of the endpoint cost this much."""
         with self._lock:
             self._cost = (self._cost or 0.0) + cost
 
@@ -270,6 +276,7 @@ class StatsRecorder:
                 empty_samples=outcomes.empty,
                 samples_known=outcomes.are_named,
                 cost=self._cost,
+                currency=self._currency,
                 errors=dict(self._errors),
                 series=self._series.frozen(),
                 reasoning=None if self.reasoning is None else self.reasoning.as_dict(),

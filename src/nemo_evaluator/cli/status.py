@@ -168,7 +168,7 @@ def _of_requests(upstream: dict[str, Any], *, recent: bool) -> Iterator[str]:
     if latency["p50"] is not None:
         yield f"latency {' / '.join(_milliseconds(latency[name]) for name in ('p50', 'p90', 'p99'))} (p50, p90, p99)"
     if upstream["cost"] is not None:
-        yield money(upstream["cost"])
+        yield money(upstream["cost"], upstream["currency"])
 
 
 def _milliseconds(value: float) -> str:

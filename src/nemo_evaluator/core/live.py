@@ -96,10 +96,18 @@ class PlainLines:
     Args:
         say: prints a line.
         seconds: between two lines.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, say: Callable[[str], None], *, seconds: float = DEFAULT_SECONDS) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        *,
+        seconds: float = DEFAULT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._say = say
+        self._clock = clock
         self._seconds = seconds
         self._state = ""
         self._due = 0.0
@@ -108,7 +116,7 @@ class PlainLines:
         """Print what is due."""
         if status["ended"] is not None or status["state"] in ("starting", "preflight"):
             return
-        now = time.monotonic()
+        now = self._clock()
         changed = status["state"] != self._state
         if not changed and now < self._due:
             return

@@ -135,6 +135,7 @@ def merge_response_stats(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[
     merged |= _latency_percentiles(merged, every)
     costs = [stats["cost"] for stats in every if stats.get("cost") is not None]
     merged["cost"] = sum(costs) if costs else None
+    merged["currency"] = next((stats["currency"] for stats in every[::-1] if stats.get("currency")), None)
     merged["inference_time"] = round(sum(float(stats.get("inference_time") or 0.0) for stats in every), 3)
     last_times = [stats["last_request_time"] for stats in every if stats.get("last_request_time") is not None]
     merged["last_request_time"] = max(last_times, default=None)

@@ -62,6 +62,7 @@ def upstream_document(stats: ProxyStats, *, rates: UpstreamRates, limit: Endpoin
         "truncated": stats.truncated,
         "refused": stats.refused,
         "cost": None if stats.cost is None else round(stats.cost, 6),
+        "currency": stats.currency,
         "concurrency": None
         if limit is None
         else {"limit": limit.limit, "in_use": limit.in_use, "paused": limit.paused},
@@ -84,6 +85,8 @@ def totals_document(upstreams: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "truncated": sum(part["truncated"] for part in parts),
         "refused": sum(part["refused"] for part in parts),
         "cost": round(sum(costs), 6) if costs else None,
+        # A run has one, for all of its endpoints.
+        "currency": next((part["currency"] for part in parts if part["currency"] is not None), None),
     }
 
 

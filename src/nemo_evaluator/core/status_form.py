@@ -105,6 +105,7 @@ _UPSTREAM = _keys(
     rates=_keys(tokens_per_second=_rate, overall_tokens_per_second=_rate),
     latency_ms=_keys(p50=_optional(_number), p90=_optional(_number), p99=_optional(_number)),
     cost=_optional(_number),
+    currency=_optional(_text),
     concurrency=_optional(_keys(limit=_optional(_count))),
 )  # fmt: skip
 _STATUS = _keys(

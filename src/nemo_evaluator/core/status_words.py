@@ -29,9 +29,12 @@ def per_second(value: float) -> str:
     return f"{value:.1f}/s" if value < _SMALL_RATE else f"{value:,.0f}/s"
 
 
-def money(cost: float) -> str:
+def money(cost: float, currency: str | None) -> str:
     """An amount in the currency of the price table, small ones with the digits that count."""
-    return f"${cost:,.2f}" if cost >= 1 or cost == 0 else f"${cost:.4f}"
+    amount = f"{cost:,.2f}" if cost >= 1 or cost == 0 else f"{cost:.4f}"
+    if currency == "USD":
+        return f"${amount}"
+    return f"{amount} {currency}" if currency else amount
 
 
 def samples(status: Mapping[str, Any]) -> str | None:
@@ -64,7 +67,7 @@ def progress_parts(status: Mapping[str, Any]) -> list[str]:
     elif rates["requests_per_second"]:
         parts.append(f"{per_second(rates['requests_per_second'])} requests")
     if totals["cost"] is not None:
-        parts.append(money(totals["cost"]))
+        parts.append(money(totals["cost"], totals["currency"]))
     parts += [f"{name} {value:.3f} so far" for name, value in list(status["samples"]["mean_scores"].items())[:1]]
     if totals["cached"]:
         parts.append(f"{totals['cached']:,} from the store")

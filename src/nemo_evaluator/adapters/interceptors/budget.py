@@ -85,7 +85,7 @@ class Budget:
         self._prices = PriceTable(parameters.prices) if parameters.prices else None
         if self._prices is not None:
             self._ledger.use_currency(parameters.currency)
-            self._stats.spent(0)
+            self._stats.use_currency(parameters.currency)
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
         """Send the request if the budget has room for it."""
