@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nemo_evaluator.adapters.redaction import redact_url
+from nemo_evaluator.adapters.redaction import hide_secrets, redact_url, secrets_of
 from nemo_evaluator.adapters.spans import Finished, attributes_of, error_of, name_of
 from nemo_evaluator.errors import MisconfigurationError
 
@@ -30,6 +30,7 @@ _BATCH_SECONDS = 1.0
 _EXPORT_SECONDS = 5.0
 _CLOSE_SECONDS = 2.5
 _SCOPE = "nemo_evaluator"
+_LOGGERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "urllib3.connectionpool")
 
 
 def endpoint_of(given: str | None, environ: Mapping[str, str]) -> str | None:
@@ -48,8 +49,10 @@ def endpoint_of(given: str | None, environ: Mapping[str, str]) -> str | None:
         return None
     url = traces or ""
     if base is not None:
-        base = base.rstrip("/")
-        url = base if base.endswith(_TRACES_PATH) else base + _TRACES_PATH
+        parts = urlsplit(base)
+        path = parts.path.rstrip("/")
+        # Some collectors take their key as a query, which stays at the end.
+        url = parts._replace(path=path if path.endswith(_TRACES_PATH) else path + _TRACES_PATH).geturl()
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise MisconfigurationError("trace: otlp_endpoint must be an http(s) URL, such as http://localhost:4318")
     if not _is_installed():
@@ -64,6 +67,31 @@ def _is_installed() -> bool:
         return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
     except ModuleNotFoundError:
         return False
+
+
+class _Hiding(logging.Filter):
+    """Hides the secrets of a URL in what the exporter and its transport log, which name the URL in full."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        shown = redact_url(url)
+        self._secrets = secrets_of((), url)
+        self._replaced = [(url, shown), (_target(url), _target(shown))]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        for full, shown in self._replaced:
+            text = text.replace(full, shown)
+        record.msg, record.args = hide_secrets(text, self._secrets), None
+        # A traceback would have the URL again.
+        record.exc_info = record.exc_text = None
+        return True
+
+
+def _target(url: str) -> str:
+    """What of a URL a request line has."""
+    parts = urlsplit(url)
+    return parts._replace(scheme="", netloc="").geturl()
 
 
 class SpanExport:
@@ -117,6 +145,9 @@ class SpanExport:
 
         resource = Resource.create({"service.name": self._service})
         exporter = OTLPSpanExporter(endpoint=self._url, timeout=_EXPORT_SECONDS)
+        hiding = _Hiding(self._url)
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(hiding)
         try:
             is_last = False
             while not is_last:
@@ -124,6 +155,8 @@ class SpanExport:
                 if batch:
                     self._export(exporter, [_span(finished, resource) for finished in batch])
         finally:
+            for name in _LOGGERS:
+                logging.getLogger(name).removeFilter(hiding)
             exporter.shutdown()  # type: ignore[no-untyped-call]  # theirs has no annotation
 
     def _batch(self) -> tuple[list[Finished], bool]:

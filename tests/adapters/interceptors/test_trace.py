@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -181,6 +182,30 @@ def test_the_environment_names_a_collector_too(
     with FakeEndpoint("yes") as endpoint, chain_before(endpoint.chat_url, ("trace", {})) as proxy:
         client.post(proxy.url, chat("?"))
     assert len(collector.spans) == 1
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1/traces", "/v1/traces/"])
+def test_a_query_of_the_collector_stays_at_the_end(client: Client, collector: Collector, path: str) -> None:
+    link = ("trace", {"otlp_endpoint": f"{collector.url}{path}?api_key=K"})
+    with FakeEndpoint("yes") as endpoint, chain_before(endpoint.chat_url, link) as proxy:
+        client.post(proxy.url, chat("?"))
+
+    assert collector.paths == {"/v1/traces?api_key=K"}
+
+
+def test_no_log_has_the_key_of_a_collector(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    link = ("trace", {"otlp_endpoint": f"http://127.0.0.1:{port}?api_key=K-hunter2"})
+    with (
+        caplog.at_level(logging.DEBUG),
+        FakeEndpoint("yes") as endpoint,
+        chain_before(endpoint.chat_url, link) as proxy,
+    ):
+        client.post(proxy.url, chat("?"))
+
+    assert any("opentelemetry" in record.name for record in caplog.records)
+    assert "hunter2" not in caplog.text
 
 
 @pytest.mark.parametrize("url", ["localhost:4318", "ftp://host", "http://"])
