@@ -51,6 +51,8 @@ class Context:
         output_dir: the folder of the run; None when there is none.
         stats: counts of this chain.
         ends: by which an interceptor may end the run.
+        secrets: those that the endpoint gets and the harness does not know, such as a judge's key; endpoints like to
+            repeat them in errors.
         environ: the environment, in which values of secrets are found by name.
         replay_only: whether answers may come from the store only.
         keeps_records: whether something in this chain stores each request with its last answer.
@@ -62,6 +64,7 @@ class Context:
     output_dir: Path | None = None
     stats: StatsRecorder = field(default_factory=StatsRecorder)
     ends: Ends = field(default_factory=Ends)
+    secrets: frozenset[str] = frozenset()
     environ: Mapping[str, str] = field(default_factory=dict)
     replay_only: bool = False
     keeps_records: bool = False

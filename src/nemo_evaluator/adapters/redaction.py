@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -155,3 +156,17 @@ def secrets_of(headers: Iterable[tuple[str, str]], url: str) -> set[str]:
             found.update((value, value.partition(" ")[2] or value))
     found.update(value for name, value in parse_qsl(urlsplit(url).query) if is_credential_name(name))
     return found
+
+
+def secrets_within(value: Any) -> frozenset[str]:
+    """The texts under credential-like names in parameters of a request, as they are and as JSON may write them."""
+    found: set[str] = set()
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, str) and is_credential_name(str(key)):
+                found |= {item, json.dumps(item)[1:-1], json.dumps(item, ensure_ascii=False)[1:-1]}
+            else:
+                found |= secrets_within(item)
+    elif isinstance(value, list):
+        found = found.union(*map(secrets_within, value))
+    return frozenset(found)

@@ -69,7 +69,7 @@ def _plain(make: Callable[[Any], Interceptor]) -> Callable[[Any, Context], Inter
 BUILT_IN: dict[str, BuiltIn] = {
     "failed_request_logging": BuiltIn(FailedRequestLoggingParameters, FailedRequestLogging),
     "system_message": BuiltIn(SystemMessageParameters, _plain(SystemMessage)),
-    "payload_modifier": BuiltIn(PayloadModifierParameters, _plain(PayloadModifier)),
+    "payload_modifier": BuiltIn(PayloadModifierParameters, PayloadModifier),
     "modify_tools": BuiltIn(ModifyToolsParameters, _plain(ModifyTools)),
     "headers": BuiltIn(HeadersParameters, Headers),
     "request_logging": BuiltIn(RequestLoggingParameters, RequestLogging),

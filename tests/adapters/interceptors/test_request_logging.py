@@ -167,3 +167,15 @@ def test_a_folder_that_cannot_be_written_costs_the_file_only(
         assert [client.post(proxy.url, {"n": n}).status for n in range(2)] == [200, 200]
     assert caplog.text.count("cannot be written") == 1
     assert len([line for line in lines(caplog) if line.startswith("Incoming")]) == 2
+
+
+def test_secrets_among_added_parameters_are_hidden(
+    behind: Behind, client: Client, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    added = {"api_key": SECRET, "auth": {"client_secret": f'{SECRET}-"\u00e9'}, "note": "shown"}
+    proxy = behind(("payload_modifier", {"params_to_add": added}), ("request_logging", {}))
+    client.post(proxy.url, {"a": 1})
+    (line,) = lines(caplog)
+    assert SECRET not in line
+    assert '"note":"shown"' in line
+    assert recorder.bodies[0]["api_key"] == SECRET

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from nemo_evaluator.adapters.context import Context
 from nemo_evaluator.adapters.interceptor import CallNext
 from nemo_evaluator.adapters.interceptors.headers import CONTROL, HEADER_NAME
 from nemo_evaluator.adapters.json_text import to_json
 from nemo_evaluator.adapters.messages import Request, Response
 from nemo_evaluator.adapters.parameters import Parameters
-from nemo_evaluator.adapters.redaction import REDACTED, Secret
+from nemo_evaluator.adapters.redaction import REDACTED, Secret, secrets_within
 
 HeaderName = Annotated[str, Field(pattern=f"^{HEADER_NAME.pattern}$")]
 
@@ -71,7 +72,8 @@ class PayloadModifier:
     Parameters are those of POST requests; one whose body is not a JSON object fails when parameters are to be changed.
     """  # noqa: D205  one sentence, too long for one line
 
-    def __init__(self, parameters: PayloadModifierParameters) -> None:
+    def __init__(self, parameters: PayloadModifierParameters, context: Context) -> None:
+        context.secrets |= secrets_within(parameters.params_to_add)
         self._remove = frozenset(parameters.params_to_remove or ())
         self._add = parameters.params_to_add or {}
         self._rename = parameters.params_to_rename or {}
