@@ -168,3 +168,27 @@ server:/export /home nfs4 rw 0 0
 )
 def test_network_file_systems_are_known(path: str, kind: str | None) -> None:
     assert network_kind(Path(path), MOUNTS) == kind
+
+
+def test_a_reader_leaves_nothing_behind(path: Path) -> None:
+    with start_of_run(path) as session:
+        session.put(entry_of("a", "1"))
+    before = path.read_bytes()
+    with StoreReader(path) as first, StoreReader(path) as second:
+        assert first.count() == second.count() == 1
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_a_reader_leaves_the_log_of_a_run_that_goes_on(path: Path) -> None:
+    with start_of_run(path) as session:
+        for name in "ab":
+            with StoreReader(path) as reader:
+                assert reader.count() == (name == "b")
+            session.put(entry_of(name, "1"))
+        assert path.with_name(f"{path.name}-wal").stat().st_size
+    with StoreReader(path) as reader:
+        assert reader.count() == 2
+    with start_of_run(path) as session:
+        assert [session.find(name) for name in "ab"] == ["1", "1"]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

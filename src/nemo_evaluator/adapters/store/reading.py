@@ -21,10 +21,12 @@ class ReadOnly:
     Attributes:
         connection: to be used by one thread at a time.
         identifier: which store it is, whatever its path.
+        path: the file.
     """
 
     connection: sqlite3.Connection
     identifier: str
+    path: Path
     _stack: contextlib.ExitStack = field(repr=False)
 
     def __enter__(self) -> Self:
@@ -36,6 +38,7 @@ class ReadOnly:
     def close(self) -> None:
         """Close the file."""
         self._stack.close()
+        _remove_empty_log(self.path)
 
 
 def open_for_reading(path: Path) -> ReadOnly:
@@ -56,7 +59,8 @@ def open_for_reading(path: Path) -> ReadOnly:
             )
         except (sqlite3.Error, OSError, DamagedError) as error:
             raise DataError(f"{path}: the store cannot be read: {error}") from error
-        return ReadOnly(connection=connection, identifier=str(found[0]) if found else str(path), _stack=stack.pop_all())
+        identifier = str(found[0]) if found else str(path)
+        return ReadOnly(connection=connection, identifier=identifier, path=path, _stack=stack.pop_all())
 
 
 def is_there(path: Path) -> bool:
@@ -92,3 +96,18 @@ def _tried(uri: str, stack: contextlib.ExitStack) -> sqlite3.Connection:
         raise
     stack.callback(connection.close)
     return connection
+
+
+def _remove_empty_log(path: Path) -> None:
+    """Take away the empty log and its index, which a connection that may only read makes and leaves behind."""
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        if log.stat().st_size:
+            return
+        with contextlib.closing(connect(f"{path.absolute().as_uri()}?mode=rw")) as connection:
+            # SQLite does it when the last one closes the file that could write; it knows whether there are others.
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except (OSError, sqlite3.Error):
+        # There is none, or nothing may be written here.
+        return
