@@ -223,6 +223,32 @@ def test_keys_are_in_no_file(
     assert len(model.asked) == 4
 
 
+@pytest.mark.parametrize("word", ["anything", "not-needed", "placeholder"])
+def test_a_word_in_place_of_a_key_does_not_keep_an_answer_from_being_given_again(
+    runs: Runs, client: Client, model: Model, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    if word.isalpha():
+        monkeypatch.setenv("SOME_API_KEY", word)
+    model.body = json.dumps({"choices": [{"message": {"content": f"A key is {word} here."}}]}).encode()
+    headers = {"Authorization": f"Bearer {word}"}
+    replies = [client.post(runs.start(replay=replay).url, {"a": 1}, headers=headers) for replay in (False, True)]
+    assert replies[0].body == replies[1].body == model.body
+
+
+@pytest.mark.parametrize("key", ["nvapi-0123456789abcdef", "a-key-in-the-environment"])
+def test_an_answer_that_repeats_a_key_is_not_given_again(
+    runs: Runs, client: Client, model: Model, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "a-key-in-the-environment")
+    model.body = json.dumps({"choices": [{"message": {"content": f"You asked with {key}."}}]}).encode()
+    for _ in range(2):
+        assert client.post(runs.start().url, {"a": 1}, headers={"Authorization": f"Bearer {key}"}).body == model.body
+    runs.end()
+    assert len(model.asked) == 2
+    with StoreReader(runs.folder / "cache" / "requests.db") as reader:
+        assert key.encode() not in reader.texts(1).response
+
+
 def test_another_path_is_another_request(runs: Runs, client: Client, model: Model) -> None:
     ask(client, runs.start())
     client.post(f"{runs.start().url}/../embeddings".replace("/chat/completions/..", ""), {"input": "x"})

@@ -25,6 +25,7 @@ from nemo_evaluator.adapters.usable import error_message, parse_json
 _SHORTEST_SECRET = 8
 _LARGEST_ERROR = 16 * 1024 * 1024
 _FIRST_ERROR = 400
+_MOST_KNOWN = 64
 _HIDDEN = REDACTED.encode()
 
 # They are about the moment, the connection or the harness, and would mislead whoever gets the answer again.
@@ -41,12 +42,18 @@ class Observer:
     Args:
         environ: the environment; values under credential-like names are taken out of the texts of failures, where
             endpoints like to repeat keys.
+        secrets: those that only the endpoint gets; they are taken out of everything. In answers that are usable a word
+            of letters only is none, since a replayed answer has to be what was sent.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._secrets = tuple(
+    def __init__(self, environ: Mapping[str, str], *, secrets: Iterable[str] = ()) -> None:
+        own = sorted((secret for secret in secrets if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
+        self._own = tuple(secret.encode(errors="surrogateescape") for secret in own if not secret.isalpha())
+        named = (
             value for name, value in environ.items() if len(value) >= _SHORTEST_SECRET and is_credential_name(name)
         )
+        self._secrets = (*own, *named)
+        self._known: dict[str, bool] = {}
 
     def answered(
         self, request: Request, identity: Identity, exchange: Exchange, body: bytes, headers: Iterable[tuple[str, str]]
@@ -132,18 +139,30 @@ class Observer:
         entry.problem = redact_text(problem, secrets)
 
     def _hide(self, entry: NewEntry, request: Request) -> None:
-        """Take the harness's key out of the texts; an answer that has it is not given again."""
+        """Take the keys out of the texts; an answer that has one is not given again."""
         authorization = request.headers.get("Authorization")
-        secret = _credential(authorization) if authorization else b""
-        has_secret = len(secret) >= _SHORTEST_SECRET
-        self._hide_headers(entry, secret.decode(errors="surrogateescape") if has_secret else None)
-        if not has_secret:
-            return
-        if entry.request and secret in entry.request:
-            entry.request = entry.request.replace(secret, _HIDDEN)
-        if entry.response and secret in entry.response:
-            entry.response = entry.response.replace(secret, _HIDDEN)
-            entry.identity = None
+        credential = _credential(authorization) if authorization else ""
+        has_credential = len(credential) >= _SHORTEST_SECRET
+        self._hide_headers(entry, credential if has_credential else None)
+        keys = self._own
+        if has_credential and self._is_key(credential):
+            keys = (*keys, credential.encode(errors="surrogateescape"))
+        for key in keys:
+            if entry.request and key in entry.request:
+                entry.request = entry.request.replace(key, _HIDDEN)
+            if entry.response and key in entry.response:
+                entry.response = entry.response.replace(key, _HIDDEN)
+                entry.identity = None
+
+    def _is_key(self, credential: str) -> bool:
+        """Whether what a harness sends is a key: endpoints without keys are sent any word, which texts may have."""
+        if credential not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[credential] = not credential.isalpha() and (
+                credential in self._secrets or hide_secrets(credential) != credential
+            )
+        return self._known[credential]
 
     def _hide_headers(self, entry: NewEntry, key: str | None) -> None:
         """Leave out the headers in which the endpoint repeats a secret."""
@@ -164,8 +183,8 @@ def _said(body: bytes) -> str:
 
 
 @lru_cache(maxsize=64)
-def _credential(authorization: str) -> bytes:
-    return (authorization.partition(" ")[2] or authorization).encode(errors="surrogateescape")
+def _credential(authorization: str) -> str:
+    return authorization.partition(" ")[2] or authorization
 
 
 @lru_cache(maxsize=1024)
