@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.adapters.exchanges import fetch, upstream
 
+from nemo_evaluator.adapters.failures import UpstreamFailure
+from nemo_evaluator.adapters.repeatable import kind_of_failure
 from nemo_evaluator.adapters.resolver import Resolver
 
 
@@ -119,3 +122,16 @@ def test_a_name_service_that_never_answers_does_not_hold_up_the_end(monkeypatch:
     asyncio.run(give_up())
     assert not release.is_set()
     release.set()
+
+
+@pytest.mark.parametrize("hosts", [("127.0.0.3",), ("127.0.0.3", "127.0.0.4"), ("2001:db8::1%no", "127.0.0.4"), ()])
+def test_an_endpoint_that_cannot_be_connected_to_is_known_as_unreachable(
+    monkeypatch: pytest.MonkeyPatch, hosts: tuple[str, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = port_of(unused)
+    if hosts:
+        monkeypatch.setattr(socket, "getaddrinfo", Names(*hosts))
+    with pytest.raises(UpstreamFailure) as caught:
+        fetch(upstream(f"http://no-such-host.invalid:{port}"))
+    assert kind_of_failure(caught.value) == "unreachable"

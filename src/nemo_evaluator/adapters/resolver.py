@@ -103,6 +103,9 @@ def _look_up(host: str, port: int) -> asyncio.Future[list[Address]]:
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
             found = _interleaved((family, address) for family, _, _, _, address in answers)
+        except socket.gaierror as error:
+            # Of the same kind, by which others see that nothing was sent.
+            found = socket.gaierror(error.errno, f"the address of {host!r} cannot be found: {error.strerror}")
         except (OSError, UnicodeError) as error:
             found = OSError(f"the address of {host!r} cannot be found: {error}")
         with contextlib.suppress(RuntimeError):  # the loop may be closed by now
@@ -175,8 +178,23 @@ async def _connect_to_first(addresses: list[Address]) -> tuple[Address, socket.s
                 task.cancel()
                 task.add_done_callback(_close_late)
     if winner is None:
-        raise OSError("; ".join(dict.fromkeys(str(error) for error in errors)))
+        raise _together(errors)
     return tasks[winner], winner.result()
+
+
+def _together(errors: list[BaseException]) -> OSError:
+    """One error for all addresses, with the number of the one that says most about the endpoint."""
+    numbers = [error.errno for error in errors if isinstance(error, OSError) and error.errno is not None]
+    text = "; ".join(dict.fromkeys(str(error) for error in errors))
+    return OSError(min(numbers, key=_rank), text) if numbers else OSError(text)
+
+
+def _rank(number: int) -> int:
+    if number in (errno.EMFILE, errno.ENFILE):  # it comes before any address
+        return 0
+    if number in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # this machine lacks the address's family
+        return 3
+    return 1 if number == errno.ECONNREFUSED else 2
 
 
 def _close_late(task: asyncio.Task[socket.socket]) -> None:
