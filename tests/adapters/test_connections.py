@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from multidict import CIMultiDict
 from tests.adapters.conftest import Client, ServeRaw, reset
 
+from nemo_evaluator.adapters.client_protocol import ClientConnection
 from nemo_evaluator.adapters.connections import KEEP_ALIVE_SECONDS, Connections
 from nemo_evaluator.adapters.dialing import Dialer
 from nemo_evaluator.adapters.endpoint import Endpoint
@@ -313,3 +315,40 @@ def test_where_few_files_may_be_open_requests_wait_for_each_other(client: Client
     assert statuses == [200] * 200
     # Eight at once; the endpoint may count one a little longer than the proxy does.
     assert in_use <= 16
+
+
+def test_those_waiting_for_room_try_in_place_of_an_opening_that_failed() -> None:
+    async def refused(_make: object) -> ClientConnection:
+        await asyncio.sleep(0)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    async def ask() -> list[BaseException]:
+        connections = Connections(refused, connect_timeout=60, silence=60, total=60, most=2)
+        async with asyncio.timeout(20):
+            found = await asyncio.gather(*[connections.open() for _ in range(9)], return_exceptions=True)
+        return [error for error in found if isinstance(error, BaseException)]
+
+    assert [type(error) for error in asyncio.run(ask())] == [ConnectionRefusedError] * 9
+
+
+def test_who_stops_opening_lets_the_next_one_try() -> None:
+    async def slow(_make: object) -> ClientConnection:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def ask() -> bool:
+        connections = Connections(slow, connect_timeout=60, silence=60, total=60, most=1)
+        async with asyncio.timeout(20):
+            first, second = asyncio.create_task(connections.open()), asyncio.create_task(connections.open())
+            await asyncio.sleep(0.01)
+            first.cancel()
+            await asyncio.wait([first])
+            third = asyncio.create_task(connections.open())
+            await asyncio.sleep(0.01)
+            second.cancel()
+            await asyncio.wait([second])
+            third.cancel()
+            await asyncio.wait([third])
+        return first.cancelled() and second.cancelled() and third.cancelled()
+
+    assert asyncio.run(ask())

@@ -100,9 +100,12 @@ class Connections:
                 self._opening += 1
                 try:
                     return await self._open_in_time()
-                except OSError as error:
+                except BaseException as error:
                     # Where nothing is under way nothing will become free.
-                    if error.errno not in _TOO_MANY_FILES or not self._busy:
+                    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES and self._busy:
+                        pass
+                    else:
+                        self._hand_over(None)  # another one may try in its place
                         raise
                 finally:
                     self._opening -= 1
@@ -111,15 +114,23 @@ class Connections:
                 return freed
 
     async def _next_free(self) -> ClientConnection | None:
-        """Wait for the end of an exchange; its connection, unless that cannot be kept."""
+        """Wait for the end of an exchange; its connection, unless that cannot be kept.
+
+        None after the time for connecting, too: there may be room for a new one without anybody having said so.
+        """
         waiting: asyncio.Future[ClientConnection | None] = self._loop.create_future()
         self._waiting.append(waiting)
+        timer = self._loop.call_later(self._connect_timeout, _stop_waiting, waiting)
         try:
             return await waiting
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled() and (freed := waiting.result()) is not None:
                 self.ended(freed, may_keep=True)
+            elif waiting.done() and not waiting.cancelled():
+                self._hand_over(None)
             raise
+        finally:
+            timer.cancel()
 
     async def _open_in_time(self) -> ClientConnection:
         try:
@@ -207,6 +218,11 @@ class Connections:
         # Transports close their sockets in the next turns of the loop.
         for _ in range(3):
             await asyncio.sleep(0)
+
+
+def _stop_waiting(waiting: asyncio.Future[ClientConnection | None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _most_connections() -> int:
