@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
+import weakref
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -251,3 +253,20 @@ def test_whatever_comes_is_an_answer_or_a_failure_with_a_name(pieces: list[bytes
     outcomes = asyncio.run(_answers(pieces))
     assert len(outcomes) == 2
     assert set(outcomes) <= {"200", "500", "connection_failed", "answer_too_large", "unreadable_answer", "timeout"}
+
+
+@pytest.mark.parametrize("answer", [b"", EVENTS + b"Content-Length: 99\r\n\r\ndata: {}\n\n"], ids=["none", "stream"])
+def test_a_broken_exchange_leaves_nothing_behind_for_the_garbage_collector(serve_raw: ServeRaw, answer: bytes) -> None:
+    async def ask(origin: str) -> weakref.ref[CIMultiDict[str]]:
+        async with opened(upstream(origin)) as client:
+            request = post(origin)
+            with contextlib.suppress(UpstreamFailure):
+                await (await client(request)).read_raw()
+            await request.close_streams()
+            return weakref.ref(request.headers)
+
+    gc.disable()
+    try:
+        assert asyncio.run(ask(sends(serve_raw, answer)))() is None
+    finally:
+        gc.enable()

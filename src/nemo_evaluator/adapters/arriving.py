@@ -95,7 +95,12 @@ class ArrivingAnswer:
         """
         while not self.is_waiting:
             if self.error is not None:
-                raise self.error
+                # An error that is held by what its traceback holds would keep the request alive with it.
+                error, self.error = self.error, ConnectionAbortedError("the answer has failed before")
+                try:
+                    raise error
+                finally:
+                    del error
             if self.is_complete:
                 return b""
             self._waiter = asyncio.get_running_loop().create_future()

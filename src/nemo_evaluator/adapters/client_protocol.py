@@ -69,6 +69,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_unsent", "idle_since", "is_open",
     )  # fmt: skip
 
+    _error: Exception | None
+
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._loop = loop
@@ -108,7 +110,12 @@ class ClientConnection(asyncio.BufferedProtocol):
             raise
         # What came of a stream before it broke is passed on; half a document is nothing.
         if answer.error is not None and not (answer.is_waiting and answer.is_stream):
-            raise answer.error
+            # An error that is held by what its traceback holds would keep the request alive with it.
+            error, answer.error, self._error = answer.error, None, None
+            try:
+                raise error
+            finally:
+                del error
         return answer
 
     def _begin(self, answer: ArrivingAnswer, *, is_head: bool) -> None:
@@ -116,7 +123,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._is_head = is_head
         self._began = self._active = monotonic()
         self._exchanges += 1
-        self._error: Exception | None = None
+        self._error = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._head_bytes = 0
