@@ -96,3 +96,24 @@ def test_answers_of_another_shape_say_nothing_and_break_nothing(body: bytes) -> 
     facts = facts_of(body)
     assert (facts.prompt_tokens, facts.completion_tokens, facts.total_tokens) == (None, None, None)
     assert (facts.finish_reasons, facts.tool_calls) == ([], 0)
+
+
+@pytest.mark.parametrize("ended", [(), (0,), (1,), (0, 2), (0, 1), (0, 1, 2)])
+def test_a_stream_is_whole_when_each_of_its_choices_has_ended(ended: tuple[int, ...]) -> None:
+    reader = EventStreamReader()
+    for index in (0, 0, 1, 2, 1):
+        reader.feed(_stream({"choices": [{"index": index, "delta": {"content": "x"}}]}))
+    for index in ended:
+        reader.feed(_stream({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}))
+    reader.finish()
+    assert reader.is_cut == (len(ended) < 3)
+
+
+def test_a_line_without_an_end_costs_no_more_than_its_length() -> None:
+    reader = EventStreamReader()
+    reader.feed(_stream(_choice()))
+    for _ in range(20_000):
+        reader.feed(b"x" * 1000)
+    reader.feed(b"\n" + _stream(_choice(finish_reason="stop")))
+    reader.finish()
+    assert not reader.is_cut

@@ -83,8 +83,12 @@ class AnswerBody:
                 # `[DONE]` has come: nothing that follows could change the answer.
                 raise StopAsyncIteration from error
             failure = self._on_error(error)
+            self._tell_facts()
             self._exchange.end(str(failure))
-            raise failure from error
+            try:
+                raise failure from error
+            finally:
+                del failure  # its traceback holds this frame
         if not chunk:
             self._is_over = True
             raise StopAsyncIteration
@@ -94,7 +98,13 @@ class AnswerBody:
         """Stop reading; an answer that is not complete closes its connection, which tells the endpoint."""
         self._is_over = True
         self._answer.abandon()
+        self._tell_facts()
         self._exchange.end("the answer was not read to its end")
+
+    def _tell_facts(self) -> None:
+        """What a stream has said of itself so far: tokens that were used count, whatever became of it."""
+        if self._observer is not None and not self._exchange.is_over:
+            self._exchange.facts = self._observer.facts_so_far
 
     def _watch(self, chunk: bytes) -> None:
         answer, observer, exchange = self._answer, self._observer, self._exchange

@@ -28,6 +28,7 @@ _WORTH_PARSING = re.compile(
     rb'"(?:finish_reason|usage|tool_calls|function_call|error|refusal|audio|incomplete_details)"\s*:\s*[^n\s]'
 )
 _TEXT = re.compile(rb'"(?:content|text)"\s*:\s*(?:"[^"]|\[)')
+_FURTHER_CHOICE = re.compile(rb'"index"\s*:\s*([1-9]\d{0,8})')
 _TAIL_EVENTS = 24
 """Last events with text that are looked at for the end of reasoning: no tokenizer cuts its mark into more pieces."""
 _LONGEST_LINE = 4 * 1024 * 1024
@@ -61,6 +62,11 @@ class AnswerObserver:
         self._decoder = _decoder(self._coding) if self._events else None
         self._keeps = self._events is None and (kind == "json" or status >= _FIRST_ERROR or self._expected is not None)
         self._kept: list[bytes] = []
+
+    @property
+    def facts_so_far(self) -> AnswerFacts:
+        """As `facts`, before the answer is complete; empty where only a whole answer can be read."""
+        return self.facts if self._events is None else self._events.facts
 
     @property
     def is_done(self) -> bool:
@@ -156,10 +162,12 @@ class EventStreamReader:
 
     def __init__(self) -> None:
         self.facts = AnswerFacts()
-        self._rest = b""
+        self._rest = bytearray()
         self._error: str | None = None
         self._has_events = False
         self._has_choices = False
+        self._choices: set[int] = set()
+        self._unfinished: set[int] = set()
         self._is_answering = False
         self._openings: dict[int, str] = {}
         self._tail: deque[bytes] = deque(maxlen=_TAIL_EVENTS)
@@ -167,8 +175,8 @@ class EventStreamReader:
 
     @property
     def is_cut(self) -> bool:
-        """Whether choices came, but neither `[DONE]` nor a finish reason."""
-        return self._has_choices and not self.is_done and not self.facts.finish_reasons
+        """Whether choices came, but neither `[DONE]` nor a finish reason for each of them."""
+        return self._has_choices and not self.is_done and bool(self._unfinished or not self.facts.finish_reasons)
 
     def flaw(self, expected: Expected) -> str | None:
         """Why the stream is no answer, now that it is at its end; None when it is one."""
@@ -180,15 +188,25 @@ class EventStreamReader:
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes, which may end anywhere."""
-        lines = (self._rest + chunk).split(b"\n")
-        self._rest = lines.pop()[:_LONGEST_LINE]
+        rest = self._rest
+        if rest:
+            # Put together once for each line, not once for each piece of it.
+            if len(rest) < _LONGEST_LINE:
+                rest += chunk
+            elif b"\n" in chunk:
+                rest += chunk[chunk.index(b"\n") :]
+            if b"\n" not in chunk:
+                return
+            chunk = bytes(rest)
+        *lines, last = chunk.split(b"\n")
+        self._rest = bytearray(last)
         for line in lines:
             self._line(line)
 
     def finish(self) -> None:
         """Take in a last line without a newline, and conclude."""
-        self._line(self._rest)
-        self._rest = b""
+        self._line(bytes(self._rest))
+        self._rest.clear()
         said = self._is_answering or any(map(says_something, self._openings.values()))
         self.facts.has_text = self.facts.has_text or (said and not self._ends_in_reasoning())
 
@@ -208,6 +226,7 @@ class EventStreamReader:
                 (has_text and not self._is_answering)
                 or (not self._has_choices and b'"choices"' in text)
                 or _WORTH_PARSING.search(text)
+                or not self._choices.issuperset(map(int, _FURTHER_CHOICE.findall(text)))
             ):
                 self._event(text)
 
@@ -221,8 +240,21 @@ class EventStreamReader:
             self._has_choices = self._has_choices or holds_list(event, "choices")
             if holds_error(event):
                 self._error = error_message(event)
+            self._follow(event)
             if not self._is_answering:
                 self._open(event)
+
+    def _follow(self, event: dict[str, Any]) -> None:
+        """Take in which choices there are, and which of them have ended."""
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                index = _index_of(choice)
+                if index not in self._choices:
+                    self._choices.add(index)
+                    self._unfinished.add(index)
+                if isinstance(choice.get("finish_reason"), str):
+                    self._unfinished.discard(index)
 
     def _open(self, event: dict[str, Any]) -> None:
         """See whether the text of a choice has come to its answer; reasoning at the beginning is not kept."""
@@ -257,11 +289,16 @@ def _shortened(text: str) -> str:
     return text
 
 
+def _index_of(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
 def _pieces(event: Any) -> list[tuple[int, str]]:
     """The texts that an event adds to its choices."""
     choices = event.get("choices") if isinstance(event, dict) else None
     return [
-        (index if isinstance(index := choice.get("index"), int) else 0, text_of(choice))
+        (_index_of(choice), text_of(choice))
         for choice in (choices if isinstance(choices, list) else ())
         if isinstance(choice, dict)
     ]

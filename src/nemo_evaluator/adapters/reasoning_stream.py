@@ -114,7 +114,7 @@ class ReasoningRewriter:
     def __init__(self, rules: ReasoningRules, tell: Told) -> None:
         self._rules = rules
         self._tell = tell
-        self._rest = b""
+        self._rest = bytearray()
         self._ahead: list[bytes] = []
         self._choices: dict[Any, _Choice] = {}
         self._last: dict[str, Any] = {}
@@ -130,12 +130,20 @@ class ReasoningRewriter:
         Raises:
             UpstreamFailure: an event is not JSON.
         """
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if self._rest:
+            # Put together once for each line, not once for each piece of it.
+            self._rest += chunk
+            if b"\n" not in chunk:
+                return b""
+            chunk = bytes(self._rest)
+        *lines, last = chunk.split(b"\n")
+        self._rest = bytearray(last)
         return b"".join([self._line(line + b"\n") for line in lines])
 
     def finish(self) -> bytes:
         """What is left at the end."""
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         out = self._line(rest) if rest else b""
         settled = self._settle_all()
         return out + b"".join(self._ahead) + settled
@@ -197,7 +205,7 @@ class RewrittenStream:
         body: the endpoint's.
         rewriter: what rewrites it.
         decoder: undoes its content coding.
-        limit: most bytes that a chunk may unpack to.
+        limit: most bytes that all of it may unpack to.
         failed: told when the stream turns out to be unreadable.
     """
 
@@ -247,7 +255,10 @@ class RewrittenStream:
         except (UpstreamFailure, TooLargeError, ValueError) as error:
             failure = _as_failure(error)
             self._failed(failure)
-            raise failure from error.__cause__
+            try:
+                raise failure from error.__cause__
+            finally:
+                del failure  # its traceback holds this frame
 
     async def aclose(self) -> None:
         """Stop reading."""

@@ -59,7 +59,7 @@ class RenamedStream:
             self._decoder = Decoder(response.headers.get("Content-Encoding", "") or "identity")
         except ValueError as error:
             raise UpstreamFailure(f"the answer cannot be read: {error}", code="unreadable_answer") from error
-        self._rest = b""
+        self._rest = bytearray()
 
     @property
     def is_complete(self) -> bool:
@@ -76,17 +76,16 @@ class RenamedStream:
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
-                rest, self._rest = self._rest, b""
+                rest = bytes(self._rest)
+                self._rest.clear()
                 if not rest:
                     raise
                 return _restored_line(rest, self._names)
-            lines = (self._rest + self._unpacked(chunk)).split(b"\n")
-            self._rest = lines.pop()
-            if len(self._rest) > self._limit:
-                raise UpstreamFailure(
-                    f"a line of the stream is larger than {self._limit:,} bytes", code="answer_too_large"
-                )
-            if lines:
+            unpacked = self._unpacked(chunk)
+            self._rest += unpacked
+            if b"\n" in unpacked:
+                *lines, last = bytes(self._rest).split(b"\n")
+                self._rest = bytearray(last)
                 return b"".join(_restored_line(line, self._names) + b"\n" for line in lines)
 
     async def aclose(self) -> None:
