@@ -6,14 +6,27 @@ import asyncio
 import gc
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.adapters.served import CLOSE, PATH, Stream, answer, body_of, head_of, post, read_all, serving, wait_until
+from tests.adapters.served import (
+    CLOSE,
+    PATH,
+    Stream,
+    answer,
+    body_of,
+    head_of,
+    post,
+    read_all,
+    read_until,
+    serving,
+    wait_until,
+)
 
 from nemo_evaluator.adapters import server
 from nemo_evaluator.adapters.messages import Request, Response
-from nemo_evaluator.adapters.server_protocol import Connection
+from nemo_evaluator.adapters.server_protocol import SWEEP_SECONDS, Connection
 from nemo_evaluator.adapters.server_reader import RequestReader
 
 
@@ -190,3 +203,29 @@ def test_connections_leave_nothing_behind_for_the_garbage_collector() -> None:
             wait_until(lambda: alive() == before)
         finally:
             gc.enable()
+
+
+def test_a_client_that_only_ends_what_it_sends_gets_its_answer() -> None:
+    async def chain(_request: Request) -> Response:
+        await asyncio.sleep(0.2)
+        return answer(b'"here"')
+
+    with serving(chain) as served, served.connect() as connection:
+        connection.sendall(post() + post())
+        connection.shutdown(socket.SHUT_WR)
+        received = read_all(connection)
+        assert received.count(b'"here"') == 2
+        assert served.stats.snapshot().abandoned == 0
+
+
+def test_the_time_of_a_request_begins_with_it_on_a_connection_that_was_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_REQUEST_SECONDS", 2.0)
+    with serving() as served, served.connect() as connection:
+        connection.sendall(post(b'"first"'))
+        assert b"200" in read_until(connection, b'"first"')
+        time.sleep(2.5)
+        request = post(b'"second"')
+        connection.sendall(request[:-4])
+        time.sleep(3 * SWEEP_SECONDS / 2)
+        connection.sendall(request[-4:])
+        assert b"200" in read_until(connection, b'"second"')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 from collections import deque
@@ -83,8 +84,8 @@ class Connection(asyncio.BufferedProtocol):
     """One connection: its requests, one after another, and the way back for their answers."""
 
     __slots__ = (
-        "_all", "_buffered", "_is_last", "_moved", "_reader", "_since", "_transport", "_waiter", "_waiting",
-        "is_full", "task",
+        "_all", "_buffered", "_current", "_has_begun", "_is_half_closed", "_is_last", "_moved", "_reader", "_since",
+        "_transport", "_waiter", "_waiting", "_was_receiving", "is_full", "task",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -96,11 +97,15 @@ class Connection(asyncio.BufferedProtocol):
         """The answer under way."""
         self._waiting: deque[Visit] = deque()
         self._is_last = False
+        self._is_half_closed = False
+        self._current: Visit | None = None
+        self._has_begun = False
         self.is_full = False
         """Whether so much of what was written is still to be sent that its writer should wait."""
         self._waiter: asyncio.Future[None] | None = None
         # When the sweep saw the present state for the first time, and what waits to be sent; 0.0: not yet.
         self._since = 0.0
+        self._was_receiving = False
         self._moved = 0.0
         self._buffered = 0
 
@@ -116,6 +121,35 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """The client sent something."""
         self._reader.feed(self._all.buffer[:nbytes])
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more: it waits for its answer all the same (RFC 9112, 9.6), or it has gone.
+
+        Only something that is sent shows which: who has gone resets the connection. An interim answer, which every
+        client has to pass over (RFC 9110, 15.2), is no part of the answer. Clients that half-close do so at the end of
+        their request; who ends the connection in the midst of the answer has gone. So, for want of interim answers, has
+        a client of HTTP/1.0.
+        """
+        current = self._current
+        if self.task is None or current is None or self._transport.is_closing():
+            return False
+        if self._has_begun or not current.incoming.has_chunks:
+            return False
+        self._is_half_closed = True
+        if not self._has_begun:
+            self._transport.write(CONTINUE)
+        self._all.loop.call_soon(self._check_presence)
+        return True
+
+    def _check_presence(self) -> None:
+        """End a connection whose client has sent its end, and is found to have gone."""
+        found = self._transport.get_extra_info("socket")
+        if self._transport.is_closing() or found is None or found.fileno() < 0:
+            return
+        poll = select.poll()
+        poll.register(found.fileno(), 0)
+        if poll.poll(0):  # a reset or an error: these are told unasked
+            self._transport.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The client has gone, or was left: nobody waits for an answer any more."""
@@ -151,6 +185,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._transport.is_closing():
             raise ClientGone
+        self._has_begun = True
         self._transport.write(data)
 
     async def drain(self) -> None:
@@ -182,12 +217,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """End what has been waiting for too long; called by the sweep."""
+        if self._is_half_closed:
+            self._check_presence()
         if self._is_stalled(now):
             self._transport.abort()
         elif self.task is not None or self._buffered:
             return
-        elif not self._since:
+        elif not self._since or self._was_receiving != self._reader.is_receiving:
+            # A request that begins has its own time, however long the connection has been idle.
             self._since = now
+            self._was_receiving = self._reader.is_receiving
         else:
             self._check_wait(now - self._since)
 
@@ -226,6 +265,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(CONTINUE)
 
     async def _answer(self, visit: Visit) -> None:
+        self._current = visit
+        self._has_begun = False
         try:
             await visit.answer(self)
             if self.is_full:
@@ -237,6 +278,7 @@ class Connection(asyncio.BufferedProtocol):
             raise
         finally:
             self.task = None
+            self._current = None
             self._since = 0.0
         self._go_to_next(visit)
 
@@ -244,7 +286,9 @@ class Connection(asyncio.BufferedProtocol):
         transport, incoming = self._transport, answered.incoming
         if transport.is_closing():
             return
-        if incoming.refusal is not None:
+        if self._is_half_closed and not self._waiting:
+            transport.close()
+        elif incoming.refusal is not None:
             # Closing now would reset the connection, and with it what the client has not read yet.
             transport.resume_reading()
             if not transport.get_write_buffer_size():
