@@ -16,6 +16,7 @@ from aiohttp import web
 from tests.adapters.conftest import Client, Serve, ServeRaw
 
 from nemo_evaluator.adapters.proxy import Upstream, running_proxy
+from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.testing import FakeEndpoint
 
 
@@ -105,7 +106,7 @@ def test_a_json_answer_keeps_its_bytes(client: Client, serve: Serve) -> None:
     assert reply.headers["X-Request-Id"] == "r1"
 
 
-@pytest.mark.parametrize("status", [201, 302, 400, 401, 404, 408, 413, 422, 429, 500, 503, 529])
+@pytest.mark.parametrize("status", [201, 400, 401, 404, 408, 413, 422, 429, 500, 503, 529])
 def test_every_status_passes_as_it_is(client: Client, serve: Serve, status: int) -> None:
     async def answer(_request: web.Request) -> web.Response:
         headers = {"Retry-After": "7", "Location": "http://elsewhere.example/v1"}
@@ -125,7 +126,10 @@ def test_every_status_passes_as_it_is(client: Client, serve: Serve, status: int)
     assert stats.answered == (status == 201)
 
 
-def test_a_redirection_is_not_followed_so_that_keys_stay_where_they_belong(client: Client, serve: Serve) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirection_is_not_followed_so_that_keys_stay_where_they_belong(
+    client: Client, serve: Serve, status: int
+) -> None:
     elsewhere: list[str] = []
 
     async def other(request: web.Request) -> web.Response:
@@ -135,12 +139,33 @@ def test_a_redirection_is_not_followed_so_that_keys_stay_where_they_belong(clien
     other_origin = serve(other)
 
     async def redirect(_request: web.Request) -> web.Response:
-        return web.Response(status=307, headers={"Location": f"{other_origin}/v1/chat/completions"})
+        place = f"{other_origin}/v1/chat/completions?key=s3cret"
+        return web.Response(status=status, text="moved", headers={"Location": place, "Refresh": f"0; url={place}"})
 
-    with running_proxy(Upstream(f"{serve(redirect)}/v1/chat/completions")) as proxy:
-        reply = client.post(proxy.url, headers={"Authorization": "Bearer k"})
-    assert reply.status == 307
+    with running_proxy(Upstream(f"{serve(redirect)}/v1/chat/completions"), [InterceptorConfig(name="retry")]) as proxy:
+        reply = client.post(proxy.url, headers={"Authorization": "Bearer k", "X-Gateway": "key"})
+        stats = proxy.stats()
+    assert reply.status == status
+    assert reply.json()["error"]["message"] == (
+        f"the endpoint answers {status}, a redirection to {other_origin}/v1/chat/completions; redirects are not "
+        "followed: give the final URL"
+    )
+    assert "Location" not in reply.headers
+    assert "Refresh" not in reply.headers
+    assert (stats.sent, stats.answered, stats.upstream_by_status) == (1, 0, {status: 1})
+    assert "redirection" in stats.recent_failures[0].message
     assert elsewhere == []
+
+
+@pytest.mark.parametrize("location", ["/v2/chat/completions#there", "../../v2/chat/completions"])
+def test_a_redirection_to_another_path_is_told_in_full(serve: Serve, client: Client, location: str) -> None:
+    async def redirect(_request: web.Request) -> web.Response:
+        return web.Response(status=308, headers={"Location": location})
+
+    origin = serve(redirect)
+    with running_proxy(Upstream(f"{origin}/v1/chat/completions")) as proxy:
+        told = client.post(proxy.url).json()["error"]["message"]
+    assert f"a redirection to {origin}/v2/chat/completions;" in told
 
 
 def test_models_are_listed_below_the_base(client: Client) -> None:

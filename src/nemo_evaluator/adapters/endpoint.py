@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from functools import lru_cache, partial
 from typing import Self
+from urllib.parse import urljoin, urlsplit
 
 from nemo_evaluator.adapters.answer_body import AnswerBody
+from nemo_evaluator.adapters.answer_head import AnswerHead
 from nemo_evaluator.adapters.answers import AnswerObserver
 from nemo_evaluator.adapters.arriving import ArrivingAnswer
 from nemo_evaluator.adapters.client_protocol import (
@@ -19,15 +21,17 @@ from nemo_evaluator.adapters.client_protocol import (
 from nemo_evaluator.adapters.connections import Connections, ConnectTimeoutError
 from nemo_evaluator.adapters.dialing import Dialer
 from nemo_evaluator.adapters.exchange import Exchange
-from nemo_evaluator.adapters.failures import UpstreamFailure
-from nemo_evaluator.adapters.messages import Request, Response
-from nemo_evaluator.adapters.redaction import redact_text, secrets_of
+from nemo_evaluator.adapters.failures import SHOULD_RETRY, UpstreamFailure
+from nemo_evaluator.adapters.messages import Request, Response, error_body
+from nemo_evaluator.adapters.redaction import redact_text, secrets_in_authorization, secrets_of
 from nemo_evaluator.adapters.request_head import RequestHeads
 from nemo_evaluator.adapters.stats import StatsRecorder
 from nemo_evaluator.adapters.upstream import DEFAULT_REQUEST_TIMEOUT, Upstream
 from nemo_evaluator.adapters.usable import expected_of
 
 _FIRST_ERROR = 400
+_REDIRECTIONS = frozenset(range(300, 400)) - {304}
+_OF_REDIRECTIONS = ("Location", "Content-Location", "Refresh", "Content-Encoding", "Content-Length")
 _FAILURES = (*EXCHANGE_FAILURES, ConnectTimeoutError)
 
 _expected_of = lru_cache(maxsize=256)(expected_of)
@@ -36,9 +40,10 @@ _expected_of = lru_cache(maxsize=256)(expected_of)
 class Endpoint:
     """Sends requests to one upstream over kept-alive connections, and counts what comes back.
 
-    Any answer of the endpoint, errors and redirects too, is returned as it is. JSON answers are read whole before they
-    are returned, so that one that breaks off is a failure and never half an answer; everything else is passed on chunk
-    by chunk. Failures are not repeated: that is for `retry`, or for the harness.
+    Any answer of the endpoint, errors too, is returned as it is, but for redirections of a POST: these become errors
+    that say where to, because clients that follow them go around the proxy, with keys in headers of their own. JSON
+    answers are read whole before they are returned, so that one that breaks off is a failure and never half an answer;
+    everything else is passed on chunk by chunk. Failures are not repeated: that is for `retry`, or for the harness.
 
     The one exception is a request that met a kept connection while the endpoint closed it: it is sent once more, over
     a new connection. RFC 9110, 9.2.2, allows that for a POST when the client knows that its semantics are idempotent.
@@ -58,6 +63,7 @@ class Endpoint:
     def __init__(self, upstream: Upstream, stats: StatsRecorder, *, authorization: str | None = None) -> None:
         self.upstream = upstream
         self.authorization = authorization or upstream.basic_authorization
+        self.secrets = secrets_in_authorization(self.authorization)
         self.stats = stats
         self._silence = upstream.request_timeout or DEFAULT_REQUEST_TIMEOUT
         self._dialer = Dialer(upstream)
@@ -130,6 +136,8 @@ class Endpoint:
             raise RuntimeError("an answer without a head was taken for one")
         limit = self.upstream.max_response_bytes
         exchange = Exchange(head.status, sent=len(request.body))
+        if head.status in _REDIRECTIONS and request.is_counted:
+            return self._redirected(request, answer, head, exchange, started)
         observer = None
         if request.is_counted:
             expected = _expected_of(request.url)
@@ -149,7 +157,33 @@ class Endpoint:
                 on_error=partial(self._failure, request),
                 started=started,
             )
+            request.opened(body)
         return Response(head.status, head.headers, body, reason=head.reason, limit=limit, exchange=exchange)
+
+    def _redirected(
+        self, request: Request, answer: ArrivingAnswer, head: AnswerHead, exchange: Exchange, started: float
+    ) -> Response:
+        """The same status without the place to go to: clients would go there around the proxy, keys and all."""
+        text = redact_text(_redirection(request.url, head), self._secrets_of(request))
+        answer.abandon()
+        exchange.seconds = time.monotonic() - started
+        exchange.received = answer.received
+        exchange.flaw = text
+        exchange.body = body = error_body(text, kind="upstream_error", code="redirection")
+        exchange.end()
+        self.stats.answered(
+            head.status,
+            seconds=exchange.seconds,
+            sent=exchange.sent,
+            received=exchange.received,
+            facts=exchange.facts,
+            error=text,
+        )
+        for name in _OF_REDIRECTIONS:
+            head.headers.popall(name, None)
+        head.headers["Content-Type"] = "application/json"
+        head.headers[SHOULD_RETRY] = "false"
+        return Response(head.status, head.headers, body, reason=head.reason, exchange=exchange)
 
     def _whole(
         self, request: Request, answer: ArrivingAnswer, exchange: Exchange, observer: AnswerObserver | None
@@ -171,10 +205,9 @@ class Endpoint:
         if observer is not None:
             exchange.facts = observer.facts
             if observer.flaw is not None:
-                exchange.flaw = redact_text(observer.flaw, secrets_of(request.headers.items(), request.url))
+                exchange.flaw = redact_text(observer.flaw, self._secrets_of(request))
             if exchange.status >= _FIRST_ERROR:
-                secrets = secrets_of(request.headers.items(), request.url)
-                error = redact_text(observer.error_text(), secrets)
+                error = redact_text(observer.error_text(), self._secrets_of(request))
         exchange.end()
         if observer is not None:
             self.stats.answered(
@@ -206,5 +239,21 @@ class Endpoint:
             text = f"{upstream.address} gave no complete answer within {upstream.total_timeout:g} s"
             return UpstreamFailure(text, code="timeout", status=504)
         reason = str(error) if isinstance(error, BrokenExchangeError) else f"{type(error).__name__}: {error}"
-        reason = redact_text(reason, secrets_of(request.headers.items(), request.url))
+        reason = redact_text(reason, self._secrets_of(request))
         return UpstreamFailure(f"the exchange with {upstream.address} failed: {reason}", code="connection_failed")
+
+    def _secrets_of(self, request: Request) -> set[str]:
+        """What the endpoint got, and may repeat."""
+        return secrets_of(request.headers.items(), request.url).union(self.secrets)
+
+
+def _redirection(url: str, head: AnswerHead) -> str:
+    location = head.headers.get("Location", "")
+    try:
+        parts = urlsplit(urljoin(url, location))
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if location else "no place"
+    except ValueError:
+        place = "a place that cannot be read"
+    return (
+        f"the endpoint answers {head.status}, a redirection to {place}; redirects are not followed: give the final URL"
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from nemo_evaluator.adapters.answers import AnswerFacts
+from nemo_evaluator.adapters.redaction import redact_text
+
+_log = logging.getLogger(__name__)
 
 WhenOver = Callable[["Exchange"], None]
 
@@ -53,7 +57,7 @@ class Exchange:
         return self.is_over and self.failure is None and self.flaw is None and 200 <= self.status < 300  # noqa: PLR2004  success
 
     def when_over(self, callback: WhenOver) -> None:
-        """Call `callback` with this exchange at its end; at once when it is over. It must not raise or block."""
+        """Call `callback` with this exchange at its end; at once when it is over. It must not block."""
         if self.is_over:
             callback(self)
         else:
@@ -67,4 +71,7 @@ class Exchange:
         self.failure = failure
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
-            callback(self)
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001  a third party's fault must not keep slots and budgets from the others
+                _log.error("a callback at the end of an exchange failed: %s", redact_text(repr(error)))

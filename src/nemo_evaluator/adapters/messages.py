@@ -76,11 +76,13 @@ class Request:
         content_id: what stands for the sample where the harness names none (`sample.sample_of`); None until asked for.
         planned: how many samples the harness means to ask for (`X-Samples-Planned`); None when it does not say.
         attempt: 1, or more when the proxy repeats it.
+        streams: the bodies that arrived for it bit by bit, as they came into the chain, the innermost first: they are
+            closed when it is over, whatever became of them on the way. None when there were none.
     """
 
     __slots__ = (
         "_body", "_document", "_is_parsed", "_received", "attempt", "content_id", "headers", "id", "method", "planned",
-        "sample", "upstream", "url",
+        "sample", "streams", "upstream", "url",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +104,7 @@ class Request:
         self.planned: int | None = None
         self.content_id: str | None = None
         self.attempt = 1
+        self.streams: list[BodyStream] | None = None
         self._received = tuple(headers.items())
         self._body: bytes | None = body
         self._document: Any = None
@@ -129,6 +132,19 @@ class Request:
     def is_counted(self) -> bool:
         """Whether it asks the model something: a POST. Model lists and health checks are not counted."""
         return self.method == "POST"
+
+    def opened(self, body: BodyStream) -> None:
+        """A body has begun to arrive that must be closed when the request is over."""
+        if self.streams is None:
+            self.streams = [body]
+        elif self.streams[-1] is not body:
+            self.streams.append(body)
+
+    async def close_streams(self) -> None:
+        """Close what is still arriving, from the outside in: an interceptor may have dropped it."""
+        streams, self.streams = self.streams, None
+        for stream in reversed(streams or ()):
+            await stream.aclose()
 
     def json(self) -> Any:
         """The body as JSON; all callers share it: whoever changes it hands it back by `replace_json`.
@@ -231,9 +247,13 @@ class Response:
 
 def error_response(status: int, message: str, *, kind: str, code: str | None = None) -> Response:
     """An error in the shape that OpenAI clients read: `{"error": {message, type, param, code}}`."""
-    document = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     headers = CIMultiDict({"Content-Type": "application/json"})
-    return Response(status, headers, json.dumps(document).encode(), reason=HTTPStatus(status).phrase)
+    return Response(status, headers, error_body(message, kind=kind, code=code), reason=HTTPStatus(status).phrase)
+
+
+def error_body(message: str, *, kind: str, code: str | None = None) -> bytes:
+    """The body of `error_response`."""
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
 
 
 def media_type(headers: Mapping[str, str]) -> str:
@@ -289,6 +309,7 @@ class Decoder:
             raise ValueError(f"unknown content coding {coding!r}")
         # 32 + 15: zlib finds out by itself whether a gzip or a zlib header comes.
         self._inflate = None if coding == "identity" else zlib.decompressobj(32 + zlib.MAX_WBITS)
+        self._unpacked = 0
 
     @property
     def is_whole(self) -> bool:
@@ -299,15 +320,17 @@ class Decoder:
         """What `data` unpacks to.
 
         Raises:
-            TooLargeError: that is more than `limit` bytes.
+            TooLargeError: with all that came before, that is more than `limit` bytes.
             ValueError: the data are broken.
         """
         if self._inflate is None:
-            return data
-        try:
-            unpacked = self._inflate.decompress(data, limit + 1)
-        except zlib.error as error:
-            raise ValueError(f"broken compressed body: {error}") from error
-        if len(unpacked) > limit:
+            unpacked = data
+        else:
+            try:
+                unpacked = self._inflate.decompress(data, limit - self._unpacked + 1)
+            except zlib.error as error:
+                raise ValueError(f"broken compressed body: {error}") from error
+        self._unpacked += len(unpacked)
+        if self._unpacked > limit:
             raise TooLargeError(f"the body unpacks to more than {limit:,} bytes")
         return unpacked

@@ -70,6 +70,7 @@ class _Served:
         self.context = context
         self.token = secrets.token_urlsafe(24)
         self.endpoint = Endpoint(route.upstream, context.stats, authorization=_authorization(route, context.environ))
+        context.secrets = self.endpoint.secrets
         stages = build(route.chain, context, known=route.known)
         self.links = [link for stage in STAGES for link in stages[stage]]
         context.keeps_records = bool(stages["store"])
@@ -83,7 +84,10 @@ class _Served:
         if request.planned is not None:
             self.planned = request.planned
         # Outside of the store, which keeps what the endpoint sent.
-        return await fill_null_content(await self._answer(request))
+        response = await self._answer(request)
+        if not isinstance(response.body, bytes):
+            request.opened(response.body)
+        return await fill_null_content(response)
 
 
 class RunningProxy:
@@ -121,6 +125,7 @@ class RunningProxy:
                     upstream=served.route.upstream,
                     chain=served.chain,
                     stats=served.context.stats,
+                    secrets=served.context.secrets,
                 )
                 for name, served in self._served.items()
             ],
@@ -226,7 +231,10 @@ class RunningProxy:
         for found in self._shared.values():
             close = getattr(found, "close", None)
             if close is not None:
-                close()
+                try:
+                    close()
+                except Exception as error:  # noqa: BLE001  one that fails must neither keep the others open nor lose the run
+                    _log.error("%s failed when it was closed: %s", type(found).__name__, redact_text(repr(error)))
 
 
 async def _close_links(links: Sequence[NamedInterceptor]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterable
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -146,6 +148,18 @@ def hide_secrets(text: str, secrets: Iterable[str] = ()) -> str:
 def is_secret_header(name: str, value: str) -> bool:
     """Whether a header holds a secret: by its name, or because its value is known to be one."""
     return isinstance(value, Secret) or name.lower() in _SECRET_HEADERS or is_credential_name(name)
+
+
+def secrets_in_authorization(authorization: str | None) -> frozenset[str]:
+    """The secrets in the value of an `Authorization` header: all of it, and the credential in it."""
+    if not authorization:
+        return frozenset()
+    scheme, _, credential = authorization.partition(" ")
+    found = {authorization, credential or authorization}
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):  # binascii.Error and UnicodeDecodeError among them
+            found.add(b64decode(credential).decode().partition(":")[2])
+    return frozenset(secret for secret in found if len(secret) >= _SHORTEST_SECRET)
 
 
 def secrets_of(headers: Iterable[tuple[str, str]], url: str) -> set[str]:

@@ -47,6 +47,7 @@ class ServedRoute:
     upstream: Upstream
     chain: CallNext
     stats: StatsRecorder
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
     _addresses: dict[tuple[bytes, bytes], str] = field(default_factory=dict, repr=False)
 
     def address(self, path: bytes, query: bytes) -> str | None:
@@ -140,6 +141,8 @@ class _Visit:
             self.left()
             raise
         finally:
+            if self._request is not None and self._request.streams is not None:
+                await self._request.close_streams()
             self._over(None, None)
 
     def _over(self, status: int | None, flaw: str | None) -> None:
@@ -207,7 +210,8 @@ class _Visit:
     def _fault(self, text: str, *, code: str, kind: str = "proxy_error") -> Response:
         """The answer to a request that failed on this side: it is logged in one line, and counted."""
         if self._request is not None:
-            text = redact_text(text, secrets_of(self._request.headers.items(), self._request.url))
+            own = frozenset() if self._route is None else self._route.secrets
+            text = redact_text(text, own | secrets_of(self._request.headers.items(), self._request.url))
         _log.error("%s", text)
         if self._route is not None:
             self._route.stats.interceptor_failed(text)

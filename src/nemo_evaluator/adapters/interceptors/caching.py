@@ -93,7 +93,7 @@ class Caching:
     def __init__(self, parameters: CachingParameters, context: Context) -> None:
         self._parameters = parameters
         self._context = context
-        self._observer = Observer(context.environ)
+        self._observer = Observer(context.environ, secrets=context.secrets)
         self._path = store_file(parameters, context.output_dir)
         self._store: Store | None = None
         self._saved_requests = 0

@@ -69,9 +69,10 @@ def body_text(body: bytes, headers: Mapping[str, str], secrets: set[str], *, siz
     return f"{text[:LONGEST_BODY]}… ({size:,} bytes in all)"
 
 
-def secrets_in(request: Request) -> set[str]:
-    """The secrets of a request, sent by the harness or added since."""
-    return secrets_of(request.headers.items(), request.url) | secrets_of(request.received_headers.items(), request.url)
+def secrets_in(request: Request, known: frozenset[str]) -> set[str]:
+    """The secrets of a request, sent by the harness or added since, and those `known` of its endpoint."""
+    received = secrets_of(request.received_headers.items(), request.url)
+    return secrets_of(request.headers.items(), request.url).union(received, known)
 
 
 def _text(body: bytes, coding: str) -> str | None:

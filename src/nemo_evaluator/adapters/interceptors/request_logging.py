@@ -32,6 +32,7 @@ class RequestLogging:
     def __init__(self, parameters: RequestLoggingParameters, context: Context) -> None:
         self._parameters = parameters
         self._log = exchange_log_of(context)
+        self._secrets = context.secrets
         self._left = parameters.max_requests
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
@@ -43,7 +44,7 @@ class RequestLogging:
         return await call_next(request)
 
     def _text(self, request: Request) -> str:
-        secrets = secrets_in(request)
+        secrets = secrets_in(request, self._secrets)
         parts = [request_line(request)]
         if self._parameters.log_request_headers:
             parts.append(f"headers: {headers_text(request.headers, secrets)}")

@@ -45,6 +45,7 @@ class ResponseLogging:
     def __init__(self, parameters: ResponseLoggingParameters, context: Context) -> None:
         self._parameters = parameters
         self._log = exchange_log_of(context)
+        self._secrets = context.secrets
         self._left = parameters.max_responses
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
@@ -57,14 +58,16 @@ class ResponseLogging:
         parameters = self._parameters
 
         def write(body: bytes, size: int, failure: str | None) -> None:
+            secrets = secrets_in(request, self._secrets)
             text = _answer_text(
                 request,
                 response,
                 body if parameters.log_response_body else None,
+                secrets=secrets,
                 size=size,
                 headers=parameters.log_response_headers,
             )
-            self._log.write(logging.INFO, f"Outgoing response: {text}{_ending(request, failure)}")
+            self._log.write(logging.INFO, f"Outgoing response: {text}{_ending(failure, secrets)}")
 
         watch_body(response, write)
         return response
@@ -85,6 +88,7 @@ class FailedRequestLogging:
 
     def __init__(self, parameters: FailedRequestLoggingParameters, context: Context) -> None:
         self._log = exchange_log_of(context)
+        self._secrets = context.secrets
         self._left = parameters.max_failures
 
     async def __call__(self, request: Request, call_next: CallNext) -> Response:
@@ -92,13 +96,16 @@ class FailedRequestLogging:
         try:
             response = await call_next(request)
         except (UpstreamFailure, InterceptorFailure) as failure:
-            self._write(request, f"failed: {hide_secrets(str(failure), secrets_in(request))}")
+            self._write(request, f"failed: {hide_secrets(str(failure), secrets_in(request, self._secrets))}")
             raise
         if response.status >= _FIRST_ERROR:
 
             def write(body: bytes, size: int, failure: str | None) -> None:
-                text = _answer_text(request, response, body, size=size, headers=True, names_request=False)
-                self._write(request, text + _ending(request, failure))
+                secrets = secrets_in(request, self._secrets)
+                text = _answer_text(
+                    request, response, body, secrets=secrets, size=size, headers=True, names_request=False
+                )
+                self._write(request, text + _ending(failure, secrets))
 
             watch_body(response, write)
         elif response.exchange is not None and request.is_counted:
@@ -108,7 +115,7 @@ class FailedRequestLogging:
     def _over(self, request: Request, response: Response, exchange: Exchange) -> None:
         if not exchange.is_usable:
             problem = exchange.failure or exchange.flaw or f"status {exchange.status}"
-            secrets = secrets_in(request)
+            secrets = secrets_in(request, self._secrets)
             text = f"no usable answer: {hide_secrets(problem, secrets)}"
             if exchange.body:
                 text += f" body: {body_text(exchange.body, response.headers, secrets)}"
@@ -119,7 +126,7 @@ class FailedRequestLogging:
             return
         if self._left is not None:
             self._left -= 1
-        secrets = secrets_in(request)
+        secrets = secrets_in(request, self._secrets)
         self._log.write(
             logging.ERROR,
             f"Failed request: {request_line(request)} headers: {headers_text(request.headers, secrets)} "
@@ -190,14 +197,20 @@ class _Watched:
             tell(bytes(self._kept), self._size, failure)
 
 
-def _ending(request: Request, failure: str | None) -> str:
-    return "" if failure is None else f" (incomplete: {hide_secrets(failure, secrets_in(request))})"
+def _ending(failure: str | None, secrets: set[str]) -> str:
+    return "" if failure is None else f" (incomplete: {hide_secrets(failure, secrets)})"
 
 
 def _answer_text(
-    request: Request, response: Response, body: bytes | None, *, size: int, headers: bool, names_request: bool = True
+    request: Request,
+    response: Response,
+    body: bytes | None,
+    *,
+    secrets: set[str],
+    size: int,
+    headers: bool,
+    names_request: bool = True,
 ) -> str:
-    secrets = secrets_in(request)
     parts = [f"{response.status}"]
     if names_request:
         parts.append(f"to {request_line(request)}")

@@ -66,7 +66,7 @@ class Trace:
     def __init__(self, parameters: TraceParameters, context: Context) -> None:
         self._parameters = parameters
         self._context = context
-        self._observer = Observer(context.environ)
+        self._observer = Observer(context.environ, secrets=context.secrets)
         self._store: Store | None = None
         self._undecided: OrderedDict[str, NewEntry] = OrderedDict()
         self._key = secrets.token_bytes(16)

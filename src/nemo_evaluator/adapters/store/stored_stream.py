@@ -60,6 +60,9 @@ class StoredStream:
         except UpstreamFailure as failure:
             await self._keep(failure)
             raise
+        except BaseException as error:  # whatever it was, these bytes are not all of the answer
+            self._exchange.flaw = self._exchange.flaw or f"the stream was not passed on whole: {type(error).__name__}"
+            raise
         if not self._is_stored:
             self._chunks.append(chunk)
             if self._exchange.is_over and self._ends_early:
