@@ -82,6 +82,7 @@ class Budget:
         self._address = context.upstream.address
         self._ledger = ledger_of(context)
         self._spent = self._ledger.of(context.name)
+        self._known = Spent()
         self._prices = PriceTable(parameters.prices) if parameters.prices else None
         if self._prices is not None:
             self._ledger.use_currency(parameters.currency)
@@ -175,7 +176,7 @@ class Budget:
 
     def _over(self, price: Price | None, exchange: Exchange) -> None:
         """Add up what an exchange took."""
-        facts, spent = exchange.facts, self._spent
+        facts, spent, known = exchange.facts, self._spent, self._known
         is_reported = facts.prompt_tokens is not None or facts.completion_tokens is not None
         if is_reported:
             spent.prompt_tokens += facts.prompt_tokens or 0
@@ -189,9 +190,25 @@ class Budget:
                 self._stats.spent(cost)
         if exchange.is_usable:
             spent.answers += 1
+            known.answers += 1
+            known.prompt_tokens += facts.prompt_tokens or facts.total_tokens or 0
+            known.completion_tokens += facts.completion_tokens or 0
+            known.cost += exchange.cost or 0.0
             if self._is_unknown(price, exchange):
                 self._end_for_missing_usage()
+        elif exchange.failure is not None and not is_reported and facts.total_tokens is None and known.answers:
+            self._charge_mean(has_price=price is not None)
         self._settled()
+
+    def _charge_mean(self, *, has_price: bool) -> None:
+        """An answer began that nobody knows the size of, since it broke off: take it to be like the others."""
+        spent, known = self._spent, self._known
+        spent.prompt_tokens += round(known.prompt_tokens / known.answers)
+        spent.completion_tokens += round(known.completion_tokens / known.answers)
+        if has_price:
+            cost = known.cost / known.answers
+            spent.cost += cost
+            self._stats.spent(cost)
 
     def _is_unknown(self, price: Price | None, exchange: Exchange) -> bool:
         """Whether a limit cannot be kept because the answer reports no tokens."""
