@@ -121,6 +121,8 @@ async def test_an_outage_ends_the_run_for_all_who_wait() -> None:
     await asyncio.gather(*await queue(gate, 5))
     assert "http://h:1 has been unreachable" in (ends.reason or "")
     assert (ends.kind, ends.status) == ("outage", 503)
+    assert gate.waiting == 0
+    gate.close()
 
 
 @in_loop
