@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.core.probe import PARSER, PROBE, probe_definition
 
 from nemo_evaluator import ApiEndpoint, ConfigParams, EndpointType, EvaluationConfig, EvaluationTarget, evaluate
 from nemo_evaluator.adapters.adapter_config import AdapterConfig, InterceptorConfig
@@ -20,32 +21,14 @@ from nemo_evaluator.cli.main import main
 from nemo_evaluator.errors import EndpointError, HarnessError, MisconfigurationError, ResultsError, UsageError
 from nemo_evaluator.testing import FakeEndpoint
 
-PROBE = Path(__file__).with_name("probe_harness.py")
-DEFINITION = f"""
-framework: {{name: probe, pkg_name: probe}}
-defaults:
-  command: >-
-    {{% if target.api_endpoint.api_key_name is not none %}}
-    export API_KEY=${{{{target.api_endpoint.api_key_name}}}} && {{% endif %}}
-    {sys.executable} {PROBE} --url {{{{target.api_endpoint.url}}}} --model {{{{target.api_endpoint.model_id}}}}
-    --out {{{{config.output_dir}}}} --n {{{{config.params.extra.n}}}} {{{{config.params.extra.args}}}}
-  config:
-    params: {{request_timeout: 30, extra: {{n: 4, args: ""}}}}
-  target: {{api_endpoint: {{}}}}
-evaluations:
-  - name: probe
-    defaults: {{config: {{type: probe, supported_endpoint_types: [chat]}}}}
-"""
-PARSER = """
-import json
-from pathlib import Path
-from nemo_evaluator.api.api_dataclasses import EvaluationResult, MetricResult, Score, ScoreStats, TaskResult
-
-def parse_output(output_dir):
-    found = json.loads((Path(output_dir) / "probe.json").read_text())
-    score = Score(value=float(found["value"]), stats=ScoreStats(count=4))
-    return EvaluationResult(tasks={"probe": TaskResult(metrics={"accuracy": MetricResult(scores={"accuracy": score})})})
-"""
+DEFINITION = probe_definition(
+    before=(
+        "{% if target.api_endpoint.api_key_name is not none %} export API_KEY=${{target.api_endpoint.api_key_name}} && "
+        "{% endif %}"
+    ),
+    after="{{config.params.extra.args}}",
+    params='{request_timeout: 30, extra: {n: 4, args: ""}}',
+)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from tests.core.probe import PARSER, probe_definition
 
 from nemo_evaluator import env
 from nemo_evaluator.cli.main import main
@@ -24,29 +25,9 @@ from nemo_evaluator.testing import FakeEndpoint, demonstration_answers
 from nemo_evaluator.testing.demonstration_rows import demonstration_rows
 
 ROOT = Path(__file__).parents[2]
-PROBE = Path(__file__).with_name("probe_harness.py")
-DEFINITION = f"""
-framework: {{name: probe, pkg_name: probe}}
-defaults:
-  command: >-
-    {sys.executable} {PROBE} --url {{{{target.api_endpoint.url}}}} --model {{{{target.api_endpoint.model_id}}}}
-    --out {{{{config.output_dir}}}} --n {{{{config.params.extra.n}}}} --parallel {{{{config.params.parallelism}}}}
-  config:
-    params: {{request_timeout: 30, parallelism: 1, extra: {{n: 4}}}}
-  target: {{api_endpoint: {{}}}}
-evaluations:
-  - name: probe
-    defaults: {{config: {{type: probe, supported_endpoint_types: [chat]}}}}
-"""
-PARSER = """
-import json
-from pathlib import Path
-from nemo_evaluator.api.api_dataclasses import EvaluationResult, MetricResult, Score, TaskResult
-
-def parse_output(output_dir):
-    score = Score(value=float(json.loads((Path(output_dir) / "probe.json").read_text())["value"]), stats={})
-    return EvaluationResult(tasks={"probe": TaskResult(metrics={"accuracy": MetricResult(scores={"accuracy": score})})})
-"""
+DEFINITION = probe_definition(
+    after="--parallel {{config.params.parallelism}}", params="{request_timeout: 30, parallelism: 1, extra: {n: 4}}"
+)
 PATIENCE = 30.0
 
 Start = Callable[..., "subprocess.Popen[str]"]

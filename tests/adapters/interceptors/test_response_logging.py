@@ -13,22 +13,17 @@ import pytest
 from aiohttp import web
 from tests.adapters.conftest import Client, Serve, ServeRaw
 from tests.adapters.interceptors.conftest import Behind, Recorder
+from tests.adapters.interceptors.exchange_lines import LOGGER, SECRET, check_parts, lines
 
 from nemo_evaluator.adapters.proxy import Upstream, running_proxy
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 
-LOGGER = "nemo_evaluator.adapters.requests"
-SECRET = "hunter2-s3cret"
 ANSWER = b'{"choices": [{"message": {"content": "<think>hm</think>yes"}, "finish_reason": "stop"}]}'
 
 
 @pytest.fixture(autouse=True)
 def _level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger=LOGGER)
-
-
-def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == LOGGER and record.levelno == level]
 
 
 def chain(name: str, **parameters: Any) -> list[InterceptorConfig]:
@@ -70,12 +65,7 @@ def test_how_many_and_what_is_logged(
     has_body: bool,
 ) -> None:
     proxy = behind(("response_logging", parameters))
-    for _ in range(3):
-        client.post(proxy.url, {"a": 1})
-    logged = lines(caplog)
-    assert len(logged) == count
-    assert all(("headers: {" in line) == has_headers for line in logged)
-    assert all(("body: {" in line) == has_body for line in logged)
+    check_parts(proxy, client, caplog, count=count, parts={"headers": has_headers, "body": has_body})
 
 
 @pytest.mark.parametrize("name", ["response_logging", "failed_request_logging"])
