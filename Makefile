@@ -45,9 +45,11 @@ image/%: setup ## Build one image, and what it is built on: make image/gpqa
 images-test: setup ## Build all images and hold each to the image contract
 	@REQUIRE_DOCKER=1 $(BIN)/pytest tests/imaging tests/images $(ARGS)
 
-bench: setup ## Measure start-up and the native loop beside others (needs a package index)
+bench: setup ## Measure start-up, native loop, store and proxy beside others (needs a package index)
 	@$(BIN)/python -m benchmarks.cli_start
 	@$(BIN)/python -m benchmarks.engine_loop $(ARGS)
+	@$(BIN)/python -m benchmarks.store
+	@$(BIN)/python -m benchmarks.proxy --peers
 
 clean: ## Remove what the targets above made, but for images
 	rm -rf .venv .venv-published .mypy_cache .pytest_cache .ruff_cache results/quickstart
