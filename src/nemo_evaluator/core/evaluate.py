@@ -230,7 +230,8 @@ class _Run:
 
     def run(self) -> Outcome:
         written = document(self.evaluation)
-        recognised = {**written, FINGERPRINT: fingerprint(self.routes, os.environ)}
+        mark = fingerprint(self.routes, os.environ)
+        recognised = {**written, FINGERPRINT: mark} if mark else written
         # A start that is refused leaves what the folder says of the former one.
         refuse_other_run(self.output_dir, recognised)
         with self.watch, output_folder.naming_full_disk(self.output_dir):
