@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Parameters(BaseModel):
-    """Parameters of one interceptor; a null stands for the default.
+    """Parameters of one interceptor; a null stands for the default of a parameter that has no meaning for it.
 
     `log_level` is part of the compatible interface and has no effect.
     """
@@ -20,6 +21,12 @@ class Parameters(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_the_default(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {name: value for name, value in data.items() if value is not None}
-        return data
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None or cls._takes_null(name)}
+
+    @classmethod
+    def _takes_null(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        # Strings with validators of their own see a null before they refuse it: only the types tell.
+        return field is None or NoneType in get_args(field.annotation)
