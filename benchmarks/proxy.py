@@ -265,7 +265,8 @@ def load_table(given: Given) -> tuple[list[dict[str, Any]], list[str]]:
             "cpu_ms": found["cpu_ms"],
             "x_nginx": found["cpu_ms"] / yardstick if yardstick else None,
             "p50_ms": found["p50_ms"],
-            "per_s": round(1000 / found["cpu_ms"]),
+            # A short run may take less than the clock of processor time can tell.
+            "per_s": round(1000 / max(found["cpu_ms"], 0.001)),
             "peak_mib": round(found["peak"]),
             "not_200": sum(sum(one[name]["statuses"].values()) - one[name]["statuses"].get("200", 0) for one in rounds),
         }

@@ -7,8 +7,13 @@ from textwrap import dedent
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from nemo_evaluator import env
+
+# How long an example takes says something about the machine only.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 DEFINITION = """
 framework:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.core.judged_definition import DEFINITION, PARSER
 
 from nemo_evaluator import ApiEndpoint, EndpointType, EvaluationConfig, EvaluationTarget, evaluate
 from nemo_evaluator.adapters.adapter_config import AdapterConfig, InterceptorConfig, UpstreamConfig
@@ -17,30 +17,6 @@ from nemo_evaluator.cli.main import main
 from nemo_evaluator.core.layers import run_config_layer
 from nemo_evaluator.errors import DataError, EndpointError, MisconfigurationError, UsageError
 from nemo_evaluator.testing import FakeEndpoint
-
-HARNESS = Path(__file__).with_name("judged_harness.py")
-DEFINITION = f"""
-framework: {{name: judged, pkg_name: judged}}
-defaults:
-  command: >-
-    {sys.executable} {HARNESS} --url {{{{target.api_endpoint.url}}}}
-    --judge {{{{config.params.extra.judge.url}}}} --out {{{{config.output_dir}}}}
-  config: {{params: {{extra: {{judge: {{url: null}}}}}}}}
-  target: {{api_endpoint: {{}}}}
-evaluations:
-  - defaults: {{config: {{type: judged, supported_endpoint_types: [chat]}}}}
-"""
-PARSER = """
-import json
-from pathlib import Path
-from nemo_evaluator.api.api_dataclasses import EvaluationResult, MetricResult, Score, ScoreStats, TaskResult
-
-def parse_output(output_dir):
-    found = json.loads((Path(output_dir) / "probe.json").read_text())
-    score = Score(value=found["value"], stats=ScoreStats(count=3))
-    metrics = {"accuracy": MetricResult(scores={"accuracy": score})}
-    return EvaluationResult(tasks={"judged": TaskResult(metrics=metrics)})
-"""
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.core.probe import PARSER, probe_definition
+from tests.core.watching import PATIENCE, answers, status, wait_for
 
 from nemo_evaluator import env
 from nemo_evaluator.cli.main import main
@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 DEFINITION = probe_definition(
     after="--parallel {{config.params.parallelism}}", params="{request_timeout: 30, parallelism: 1, extra: {n: 4}}"
 )
-PATIENCE = 30.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -71,33 +70,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"waited {PATIENCE:g} s in vain")
-
-
-def status(folder: Path) -> dict[str, Any]:
-    """What another process is told."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nemo_evaluator", "status", str(folder), "--json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode == 2:
-        assert "holds no run" in done.stderr or "no folder" in done.stderr
-        return {"state": "none", "totals": {"answered": 0}}
-    document: dict[str, Any] = json.loads(done.stdout)
-    return {**document, "code": done.returncode}
-
-
-def answers(endpoint: FakeEndpoint, count: int) -> Callable[[], bool]:
-    return lambda: endpoint.count >= count
 
 
 def test_a_run_is_seen_from_another_process(endpoint: FakeEndpoint, tmp_path: Path, start: Start) -> None:

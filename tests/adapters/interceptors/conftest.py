@@ -10,6 +10,9 @@ from typing import Any, Protocol
 import pytest
 from aiohttp import web
 from tests.adapters.conftest import Serve
+from tests.adapters.interceptors.cached import model as model  # noqa: PLC0414  a fixture, shared
+from tests.adapters.interceptors.cached import origin as origin  # noqa: PLC0414  likewise
+from tests.adapters.interceptors.cached import runs as runs  # noqa: PLC0414  likewise
 
 from nemo_evaluator.adapters.proxy import RunningProxy, Upstream, running_proxy
 from nemo_evaluator.api.adapter_config import InterceptorConfig

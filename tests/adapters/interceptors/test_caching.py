@@ -1,126 +1,20 @@
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from tests.adapters.conftest import Client, Serve
+from tests.adapters.conftest import Client
+from tests.adapters.interceptors.cached import KEY, REUSE, Model, Runs, ask
 
 from nemo_evaluator.adapters.interceptors.caching import CachingParameters
-from nemo_evaluator.adapters.proxy import ProxyOptions, Route, RunningProxy, Upstream, running_proxy
+from nemo_evaluator.adapters.proxy import Route, Upstream, running_proxy
 from nemo_evaluator.adapters.store.reader import StoreReader
-from nemo_evaluator.adapters.store.record import Record
 from nemo_evaluator.api.adapter_config import InterceptorConfig
 from nemo_evaluator.errors import MisconfigurationError
-
-KEY = "sk-a-secret-key-of-nobody"
-REUSE = {"reuse_cached_responses": True}
-
-
-@dataclass
-class Model:
-    """Answers each request with another text, or as it is told."""
-
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    status: int = 200
-    body: bytes | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        body = json.loads(await request.read() or b"null")
-        self.asked.append(body)
-        text = f"answer {len(self.asked)}"
-        if isinstance(body, dict) and body.get("stream"):
-            return await self._stream(request, text)
-        message = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}
-        data = self.body if self.body is not None else json.dumps(message).encode()
-        headers = {"Content-Type": "application/json", **self.headers}
-        return web.Response(status=self.status, body=data, headers=headers)
-
-    async def _stream(self, request: web.Request, text: str) -> web.StreamResponse:
-        reply = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Set-Cookie": "a=b"})
-        await reply.prepare(request)
-        for piece in (*text, None):
-            choice = {"index": 0, "delta": {"content": piece or ""}, "finish_reason": None if piece else "stop"}
-            if piece is None and self.cut:
-                assert request.transport is not None
-                request.transport.abort()
-                return reply
-            await reply.write(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
-            await asyncio.sleep(0.001)
-        await reply.write(b"data: [DONE]\n\n")
-        await reply.write_eof()
-        return reply
-
-
-@pytest.fixture
-def model() -> Model:
-    return Model()
-
-
-@pytest.fixture
-def origin(serve: Serve, model: Model) -> str:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await model(request)
-
-    return serve(handle)
-
-
-class Runs:
-    """Starts of one run, one after the other."""
-
-    def __init__(self, origin: str, folder: Path, stack: ExitStack) -> None:
-        self.origin = origin
-        self.folder = folder
-        self._outer = stack
-        self._stack = ExitStack()
-        stack.callback(self.end)
-
-    def end(self) -> None:
-        self._stack.close()
-
-    def start(
-        self,
-        config: dict[str, Any] | None = None,
-        *,
-        before: tuple[tuple[str, dict[str, Any]], ...] = (),
-        replay: bool = False,
-        folder: Path | None = None,
-        others: tuple[Route, ...] = (),
-    ) -> RunningProxy:
-        self.end()
-        chain = [InterceptorConfig(name=name, config=parameters) for name, parameters in before]
-        chain.append(InterceptorConfig(name="caching", config=REUSE if config is None else config))
-        upstream = Upstream(f"{self.origin}/v1/chat/completions")
-        options = ProxyOptions(output_dir=folder or self.folder, replay_only=replay)
-        return self._stack.enter_context(running_proxy(upstream, chain, others=others, options=options))
-
-    def records(self) -> list[Record]:
-        with StoreReader(self.folder / "cache" / "requests.db") as reader:
-            return list(reader.records())
-
-
-@pytest.fixture
-def runs(origin: str, tmp_path: Path) -> Iterator[Runs]:
-    with ExitStack() as stack:
-        yield Runs(origin, tmp_path / "run", stack)
-
-
-def ask(client: Client, proxy: RunningProxy, prompt: str = "hi", **more: Any) -> str:
-    reply = client.post(proxy.url, {"messages": [{"role": "user", "content": prompt}], **more})
-    assert reply.status == 200, reply.body
-    text: str = reply.json()["choices"][0]["message"]["content"]
-    return text
 
 
 def test_equal_requests_of_a_start_are_asked_each_and_replayed_once_each(
@@ -290,75 +184,6 @@ def test_what_an_outer_interceptor_changes_is_what_is_kept(runs: Runs, client: C
     assert ask(client, runs.start()) == "answer 2"
     assert ask(client, runs.start(before=(("system_message", prompt),))) == "answer 1"
     assert len(model.asked) == 2
-
-
-def test_replay_never_asks_and_a_miss_ends_the_run(runs: Runs, client: Client, model: Model) -> None:
-    proxy = runs.start()
-    stored = [ask(client, proxy, str(number)) for number in range(3)]
-    for _ in range(2):
-        proxy = runs.start(replay=True)
-        assert [ask(client, proxy, str(number)) for number in range(3)] == stored
-        assert proxy.ends.reason is None
-    assert client.ask("GET", proxy.url).status == 404
-    missed = client.post(proxy.url, {"messages": []}, headers={"X-Sample-Id": "7"})
-    assert (missed.status, missed.json()["error"]["type"]) == (404, "replay_error")
-    assert proxy.ends.kind == "store"
-    assert "sample 7" in (proxy.ends.reason or "")
-    assert client.post(proxy.url, {"messages": []}).json()["error"]["type"] == "run_ended"
-    assert len(model.asked) == 3
-    assert len(runs.records()) == 3
-
-
-def test_a_run_with_failures_is_replayed_as_it_was(runs: Runs, client: Client, model: Model) -> None:
-    def run(proxy: RunningProxy) -> list[tuple[int, bytes]]:
-        replies = []
-        for prompt in ("a", "too long", "<html>", "a", "again", "again"):
-            if not proxy.ends.reason and prompt in ("too long", "<html>"):
-                model.status, model.body = (400, b'{"error": {"message": "x"}}') if " " in prompt else (200, b"<html>")
-            reply = client.post(proxy.url, {"messages": [{"role": "user", "content": prompt}]})
-            replies.append((reply.status, reply.body))
-            # The first of the two equal requests fails, the second is answered.
-            model.status, model.body = (500, b"oh") if len(replies) == 4 else (200, None)
-        return replies
-
-    first = run(runs.start())
-    assert [status for status, _ in first] == [200, 400, 200, 200, 500, 200]
-    for _ in range(2):
-        proxy = runs.start(replay=True)
-        again = run(proxy)
-        assert proxy.ends.reason is None
-        # Usable answers of equal requests come first.
-        assert again == [*first[:4], first[5], first[4]]
-    assert len(model.asked) == 6
-    proxy = runs.start()
-    client.post(proxy.url, {"messages": [{"role": "user", "content": "too long"}]})
-    assert (proxy.stats().cached, len(model.asked)) == (0, 7)
-
-
-def test_an_endpoint_that_could_not_be_reached_is_replayed_as_such(runs: Runs, client: Client) -> None:
-    runs.origin = "http://127.0.0.1:9"
-    replies = [client.post(runs.start(replay=replay).url, {"a": 1}) for replay in (False, True)]
-    assert replies[0].status == 502
-    assert (replies[0].status, replies[0].body) == (replies[1].status, replies[1].body)
-
-
-def test_a_stream_that_broke_off_is_replayed_as_such(runs: Runs, client: Client, model: Model) -> None:
-    model.cut = True
-    partial = []
-    for replay in (False, True):
-        proxy = runs.start(replay=replay)
-        with pytest.raises(IncompleteRead) as caught:
-            client.post(proxy.url, {"stream": True})
-        partial.append(caught.value.partial)
-        assert proxy.ends.reason is None
-    assert partial[0] == partial[1]
-    assert b"data: " in partial[0]
-    assert len(model.asked) == 1
-
-
-def test_replay_without_a_store_does_not_start(runs: Runs) -> None:
-    with pytest.raises(MisconfigurationError, match="there is no store"):
-        runs.start(replay=True)
 
 
 def test_stores_of_other_runs_are_used_once_and_copied(runs: Runs, client: Client, tmp_path: Path) -> None:
