@@ -35,3 +35,12 @@ def test_without_a_callback_only_counts() -> None:
     meter.report()
 
     assert (meter.done, meter.failed) == (2, 1)
+
+
+def test_what_earlier_starts_had_is_told_apart() -> None:
+    told: list[Progress] = []
+    meter = ProgressMeter(planned=5, done=3, callback=told.append)
+    meter.scored(1.0)
+    meter.report()
+
+    assert (told[-1].done, told[-1].kept, told[-1].score) == (4, 3, 1.0)

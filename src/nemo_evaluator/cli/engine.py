@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemo_evaluator import env, strict_yaml
-from nemo_evaluator.errors import MisconfigurationError
+from nemo_evaluator.errors import InterruptedRun, MisconfigurationError
 
 if TYPE_CHECKING:
     from nemo_evaluator.engine.progress import Progress
@@ -47,16 +47,23 @@ def engine() -> None:
 @click.option("--max-retries", type=click.IntRange(0), default=5, show_default=True)
 @click.option("--request-timeout", type=float, default=60.0, show_default=True, help="Seconds for one attempt.")
 @click.option("--limit-samples", type=float, help="The first so many samples; below 1, this fraction of all.")
-def run_command(*, benchmark: str, options: tuple[str, ...], **parameters: Any) -> None:
+def run_command(*, benchmark: str, options: tuple[str, ...], **parameters: Any) -> int:
     """Ask a benchmark's samples, score the answers, write samples.jsonl and summary.json."""
     from nemo_evaluator.engine.run import EngineRun, run  # noqa: PLC0415  only the command that needs it pays
 
-    summary = run(
-        EngineRun(benchmark=harness_folder(benchmark), options=parse_options(options), **parameters),
-        progress=_progress_printer(),
-    )
+    try:
+        summary = run(
+            EngineRun(benchmark=harness_folder(benchmark), options=parse_options(options), **parameters),
+            progress=_progress_printer(),
+        )
+    except InterruptedRun as interrupted:
+        if env.get(env.HARNESS_FOLDER) is None:
+            raise
+        # Whoever started it as a harness knows why it was stopped, and says what to do.
+        return interrupted.exit_code
     coverage = summary.coverage
     click.echo(f"Scored {coverage['scored']} of {coverage['planned']}, {coverage['failed']} failed.")
+    return 0
 
 
 @engine.command("check-data")
@@ -117,11 +124,15 @@ def _progress_printer() -> Callable[[Progress], None]:
     bar = sys.stderr.isatty() if asked is None else asked != "0"
     pause = math.inf if asked == "0" else _SECONDS_BETWEEN_LINES
     last = 0.0
+    is_over = False
 
     def show(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, is_over
         now = time.monotonic()
         finished = progress.done >= progress.planned
+        if is_over:
+            return
+        is_over = finished
         if bar:
             click.echo(f"\r{_bar(progress)} {_state(progress):<70}", err=True, nl=finished)
         elif finished or now - last >= pause:
@@ -137,7 +148,9 @@ def _bar(progress: Progress) -> str:
 
 
 def _state(progress: Progress) -> str:
-    score = f", score {progress.score:.3f}" if progress.score is not None else ""
+    # The answers that earlier starts had are not in it: it must not read as the score of all.
+    part = " in this start" if progress.kept else ""
+    score = f", score {progress.score:.3f}{part}" if progress.score is not None else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
     left = (progress.planned - progress.done) / progress.rate if progress.rate else 0.0
     share = progress.done / max(progress.planned, 1)

@@ -16,6 +16,8 @@ class Progress:
 
     done: int
     """Scored or failed, those of earlier starts included."""
+    kept: int
+    """Of these, what earlier starts had scored."""
     planned: int
     failed: int
     score: float | None
@@ -36,11 +38,15 @@ class ProgressMeter:
     """What earlier starts had scored."""
     callback: ProgressCallback | None
     failed: int = 0
+    _kept: int = field(init=False)
     _scored: int = 0
     _score_sum: float = 0.0
     _answered: int = 0
     _started: float = field(default_factory=time.monotonic)
     _reported: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._kept = self.done
 
     def scored(self, score: float | None) -> None:
         """One answer was scored; `score` is its main metric."""
@@ -69,6 +75,7 @@ class ProgressMeter:
         self.callback(
             Progress(
                 done=self.done,
+                kept=self._kept,
                 planned=self.planned,
                 failed=self.failed,
                 score=self._score_sum / self._scored if self._scored else None,
