@@ -258,6 +258,18 @@ def test_a_failure_of_an_interceptor_is_logged_in_one_line(client: Client, caplo
     assert "\n" not in record.getMessage()
 
 
+def test_an_interceptor_that_always_fails_does_not_flood_the_log(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = [InterceptorConfig(name="system_message", config={"system_message": "Be brief."})]
+    with running_proxy(Upstream("http://127.0.0.1:9/v1/chat/completions"), chain) as proxy:
+        assert [client.post(proxy.url, b"{}").status for _ in range(12)] == [500] * 12
+        stats = proxy.stats()
+    assert stats.interceptor_failures == 12
+    assert len(caplog.records) == 5
+    assert "not logged" in caplog.records[-1].getMessage()
+
+
 def test_a_fault_of_the_proxy_is_an_answer_and_one_line_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
     async def chain(request: Request) -> Response:
         raise RuntimeError(f"first line\nheader {request.headers['Authorization']}")

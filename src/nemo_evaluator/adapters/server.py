@@ -7,6 +7,7 @@ import hmac
 import itertools
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ STALLED_SECONDS = 300.0
 """How long a client may take nothing of an answer that waits for it."""
 _LARGEST_HEADER = 64 * 1024
 _IDLE_SECONDS = 3630.0
+_MOST_TOLD = 5
 _LINGER_SECONDS = 5.0
 
 _MOST_ADDRESSES = 1000
@@ -70,6 +72,14 @@ class HarnessServer:
         self._routes = [(route.token.encode(), route) for route in routes]
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
+        self._told: Counter[str] = Counter()
+
+    def tell(self, text: str, code: str) -> None:
+        """Log a failure on this side; of one kind only the first few, for a broken interceptor fails every request."""
+        self._told[code] += 1
+        if self._told[code] <= _MOST_TOLD:
+            last = " (further failures of it are counted, and not logged)" if self._told[code] == _MOST_TOLD else ""
+            _log.error("%s%s", text, last)
 
     def protocol_factory(self) -> Connections:
         """The protocol factory for a listener in the running event loop."""
@@ -212,7 +222,7 @@ class _Visit:
         if self._request is not None:
             own = frozenset() if self._route is None else self._route.secrets
             text = redact_text(text, own | secrets_of(self._request.headers.items(), self._request.url))
-        _log.error("%s", text)
+        self._server.tell(text, code)
         if self._route is not None:
             self._route.stats.interceptor_failed(text)
         return error_response(500, text, kind=kind, code=code)
