@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_copies_of_a_run_s_folder_end_alike(ours: Case, tmp_path: Path) -> None:
     chance = random.Random(2)
     output_dir, questions = tmp_path / "out", ours.questions
     copies = [tmp_path / f"copy{number}" for number in range(COPIES)]
-    moments = sorted(chance.uniform(0, questions.count) for _ in copies)
+    moments = sorted(chance.uniform(0, questions.count - PREFLIGHT_REQUESTS) for _ in copies)
     with FakeEndpoint(questions.answer, model_id="m", latency=LATENCY) as endpoint:
         process = ours.start(endpoint.chat_url, output_dir)
         for copy, moment in zip(copies, moments, strict=True):
@@ -97,7 +98,9 @@ def test_what_was_sent_is_counted_over_an_interruption(case: Case, tmp_path: Pat
     case, output_dir, questions = case.having(soon), tmp_path / "out", case.questions
     faults = ["500,prompt_fraction=0.2,first_per_prompt=1"]
     with FakeEndpoint(questions.answer, model_id="m", latency=LATENCY, faults=faults) as endpoint:
-        process = case.start(endpoint.chat_url, output_dir)
+        # What is started by `nohup` or in the background of a script ignores some signals, and so do its children.
+        default = f"--default-signal={number.name.removeprefix('SIG')}"
+        process = replace(case, command=["env", default, *case.command]).start(endpoint.chat_url, output_dir)
         wait_for(lambda: endpoint.count >= PREFLIGHT_REQUESTS + questions.count // 2)
         process.send_signal(number)
         assert process.wait(20) == 128 + number, case.log(output_dir)
