@@ -17,7 +17,7 @@ test: setup ## Run all tests (REQUIRE_DOCKER=1: fail where an engine is missing)
 	@$(BIN)/pytest $(ARGS)
 
 soak: setup ## Kill, starve and crowd whole runs for about half an hour (SOAK_ROUNDS; as root, with libfaketime)
-	@SOAK_ROUNDS=$${SOAK_ROUNDS:-10} $(BIN)/pytest tests/reliability tests/reliability/soak.py $(ARGS)
+	@SOAK_ROUNDS=$${SOAK_ROUNDS:-10} $(BIN)/pytest -o 'python_files=test_*.py soak.py' -rP tests/reliability $(ARGS)
 
 lint: setup ## Check style, types and shell scripts
 	@$(BIN)/ruff check .
