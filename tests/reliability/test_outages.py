@@ -14,7 +14,7 @@ from tests.reliability.conftest import PARALLELISM, PREFLIGHT_REQUESTS, ROUNDS, 
 
 from nemo_evaluator.testing import FakeEndpoint, ModelRequest
 
-AWAY_SECONDS = 30.0 if ROUNDS else 3.0
+AWAY_SECONDS = 30.0 if ROUNDS else 2.5
 LATENCY = 0.05
 MOST_PROBES_A_SECOND = 2
 _BY_CHANCE = 4

@@ -16,7 +16,7 @@ from tests.reliability.conftest import PARALLELISM, PREFLIGHT_REQUESTS, ROUNDS, 
 
 from nemo_evaluator.testing import Answer, FakeEndpoint, ModelRequest
 
-COPIES = 20 if ROUNDS else 3
+COPIES = 20 if ROUNDS else 2
 LATENCY = 0.1
 
 
